@@ -1,0 +1,1 @@
+"""Vault credentials that exist only while the task that needs them runs."""

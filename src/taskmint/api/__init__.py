@@ -1,0 +1,1 @@
+"""Bytes to requests, results to JSON, errors to status codes."""

@@ -1,0 +1,1 @@
+"""Parse argv, call, print."""

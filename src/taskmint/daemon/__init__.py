@@ -1,0 +1,1 @@
+"""Builds the concrete things in order and takes them down in reverse."""

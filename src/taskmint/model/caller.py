@@ -1,0 +1,32 @@
+"""A peer whose SPIFFE ID has been proven."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from .peer import Peer
+from .spiffe import SpiffeId
+
+
+class IdentityMethod(StrEnum):
+    """The door through which an identity was proven (design.md, section 4)."""
+
+    JWT_SVID = "jwt-svid"
+    X509_SVID = "x509-svid"
+    DELEGATED = "delegated"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """
+    Built by the identity package and nowhere else; tests/test_architecture.py says so.
+
+    `proven_until` is the SVID's expiry; `evidence` is the SHA-256 (hex) of the SVID presented,
+    which lets an auditor match a stolen token to a task without the ledger holding the token.
+    """
+
+    spiffe_id: SpiffeId
+    method: IdentityMethod
+    peer: Peer
+    proven_until: datetime
+    evidence: str

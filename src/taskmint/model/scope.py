@@ -1,0 +1,157 @@
+"""What a task is given, and the facts from which that was decided."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, Literal, TypeAlias
+
+from .caller import IdentityMethod
+from .spiffe import SpiffeId
+
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+ParameterValue: TypeAlias = str | int | bool
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class EntitlementKind(StrEnum):
+    """Exactly one per entitlement (decisions.md)."""
+
+    SECRET = "secret"
+    DATABASE = "database"
+    TOKEN = "token"
+    PKI = "pki"
+    SSH = "ssh"
+
+
+class ProofLevel(StrEnum):
+    """What `revoked` promises for an entitlement (P5); each level includes the ones before."""
+
+    LEASE = "lease"  # the synchronous revoke answered and a look-up finds nothing
+    LOGIN = "login"  # the revocation statements disabled the login in the answering transaction
+    SESSIONS = "sessions"  # a probe role counted no open session
+
+
+class BindKind(StrEnum):
+    """The thing outside the daemon whose end ends the task (decisions.md, `bind`)."""
+
+    PEER = "peer"
+    PARENT = "parent"
+    SESSION = "session"
+    UNIT = "unit"
+
+
+@dataclass(frozen=True, slots=True)
+class Entitlement:
+    """
+    One named thing in a scope, reduced to the one Vault request that mints it.
+
+    `mount` and `path` are joined with a slash below /v1/; both came through an allow-list.
+    A credential that cannot be revoked (`revocable=False`) lives at most `ceiling`.
+    """
+
+    name: str
+    kind: EntitlementKind
+    mount: str
+    path: str
+    method: Literal["GET", "POST"] = "GET"
+    body: Mapping[str, Json] = field(default_factory=dict)
+    proof: ProofLevel = ProofLevel.LEASE
+    revocable: bool = True
+    ceiling: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What ends a task besides DELETE and its deadline; `bind` is ordered, the first is default."""
+
+    bind: tuple[BindKind, ...] = ()
+    connection: bool = False
+    heartbeat: timedelta | None = None
+    reprove: timedelta | None = None
+    daemon_stop: Literal["keep", "revoke"] = "keep"
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """
+    What a task gets: the granting answer to a request.
+
+    `token_role` and `token_policy` name the Vault objects of the plan that bound the task token;
+    `lifetime` is the time to the deadline; `policy_digest` says which policy decided (P11).
+    """
+
+    definition: str
+    policy_digest: str
+    token_role: str
+    token_policy: str
+    entitlements: tuple[Entitlement, ...]
+    dead_man: timedelta
+    lifetime: timedelta
+    ends: Ends
+    trace: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Denial:
+    """
+    The refusing answer: a stable code for the caller, the reasons for the operator.
+
+    `code` is one of `errors.Code`; `detail` is safe to show to the caller and names no policy text.
+    """
+
+    code: str
+    detail: str
+    policy_digest: str
+    trace: tuple[str, ...] = ()
+
+
+Decision: TypeAlias = Scope | Denial
+
+
+@dataclass(frozen=True, slots=True)
+class CallerFacts:
+    """What was proven of the caller."""
+
+    spiffe_id: SpiffeId
+    uid: int
+    method: IdentityMethod
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """What the caller claims; nothing in here is an identity."""
+
+    task: str
+    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
+    purpose: str = ""
+    ticket: str | None = None
+    context: Mapping[str, str] = _NOTHING
+    ttl: timedelta | None = None
+    bind: BindKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryFacts:
+    """This identity's last hour on this node, from the ledger."""
+
+    grants: int = 0
+    denials: int = 0
+    processes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionInput:
+    """
+    Everything a decision depends on besides the policy; recorded whole in the ledger.
+
+    With it a reload can decide again exactly as it was decided then (decisions.md, reload).
+    """
+
+    caller: CallerFacts
+    request: RequestFacts
+    now: datetime
+    host: Mapping[str, str] = _NOTHING
+    history: HistoryFacts = HistoryFacts()

@@ -1,0 +1,1 @@
+"""YAML text in, decisions out: pure, total, no clock, no I/O."""

@@ -1,0 +1,256 @@
+"""
+The outside world, on one page: what this process can touch, in our words.
+
+Adapters do not inherit from these; mypy checks that they fit where daemon/ plugs them in.
+Every method names the errors it raises; nothing else comes out of an adapter.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+from .model.caller import Caller
+from .model.peer import Peer
+from .model.scope import BindKind, Entitlement, Json, Scope
+from .model.secret import Secret
+from .model.state import EndCause, TaskState
+from .model.task_id import TaskId
+
+
+class Clock(Protocol):
+    """Time. Deadlines use `boottime`, which goes on during suspend and never jumps."""
+
+    def utcnow(self) -> datetime:
+        """Wall-clock time, aware, in UTC: for records and for comparing with SVIDs."""
+
+    def boottime(self) -> float:
+        """CLOCK_BOOTTIME in seconds."""
+
+
+# --- identity ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a caller put forward: a bearer token, or a DER certificate chain, leaf first."""
+
+    bearer: Secret[str] | None = None
+    chain: tuple[bytes, ...] = ()
+
+
+class Identity(Protocol):
+    """Proves callers. A refusal is `Unproven`; an absent agent is `Unavailable`."""
+
+    async def identify(self, presented: Presented, peer: Peer) -> Caller:
+        """Prove who is calling. Raises Unproven, Unavailable(identity_unavailable)."""
+
+    def ready(self) -> str | None:
+        """None when callers can be proven now, else the reason why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundProcess:
+    """A process a task is bound to, as recorded in the ledger; all four make it the same one."""
+
+    kind: BindKind
+    pid: int
+    start_time: int
+    pid_namespace: int
+    boot_id: str
+
+
+class ProcessWatch(Protocol):
+    """A held pidfd."""
+
+    process: BoundProcess
+
+    def exited(self) -> bool:
+        """Whether the process has exited (polls the pidfd)."""
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Call back once, on the loop, when the process exits; at once when it already has."""
+
+    def close(self) -> None:
+        """Stop watching and close the pidfd."""
+
+
+class Processes(Protocol):
+    """Resolves and holds the processes that tasks are bound to."""
+
+    def bind(self, peer: Peer, kind: BindKind) -> ProcessWatch:
+        """Hold what `kind` means for this peer. Raises Unprocessable(bind_refused)."""
+
+    def reopen(self, process: BoundProcess) -> ProcessWatch | None:
+        """Hold a recorded process again, or None when it is not provably the same one, alive."""
+
+
+# --- Vault ---------------------------------------------------------------------------------
+
+
+class RevocableKind(StrEnum):
+    """Two kinds of thing can be renewed and taken back."""
+
+    LEASE = "lease"
+    TOKEN = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Revocable:
+    """A lease by its id or a token by its accessor. Either is a capability: it does not print."""
+
+    kind: RevocableKind
+    id: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """The task token to make: by role, with exactly one policy, named after the task."""
+
+    role: str
+    policy: str
+    display_name: str
+    meta: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskToken:
+    """The Vault token that owns every lease of one revision of a task; never leaves the daemon."""
+
+    token: Secret[str]
+    accessor: str = field(repr=False)
+    ttl: timedelta
+
+    @property
+    def revocable(self) -> Revocable:
+        """The handle by which it is renewed and revoked."""
+        return Revocable(RevocableKind.TOKEN, self.accessor)
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """
+    What Vault made for one entitlement.
+
+    `revocable` is None for what cannot be taken back; `user_name` is the database user, no secret,
+    kept for correlation; `warnings` are Vault's own, for instance that a TTL was capped.
+    """
+
+    entitlement: str
+    data: Secret[dict[str, Json]]
+    revocable: Revocable | None
+    ttl: timedelta | None
+    renewable: bool
+    user_name: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the probe role counted for a task's database users, after revocation."""
+
+    sessions: int  # open sessions seen (and terminated) in this call
+    roles: int  # roles left behind, without login: `disabled`
+
+
+class Vault(Protocol):
+    """
+    Mints, renews and takes back. Each call satisfies the plan's predicate before it is sent (P3).
+
+    Raises Unavailable (away, sealed, timed out; plan_not_applied; rights_too_wide) and
+    BackendFailed. Both say whether the call provably created nothing. Nothing that creates is
+    retried here.
+    """
+
+    async def create_task_token(self, request: TokenRequest) -> TaskToken:
+        """Create by role (auth/token/create/:role)."""
+
+    async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
+        """Make the entitlement's one request with the task token."""
+
+    async def renew(self, revocable: Revocable, increment: timedelta) -> timedelta:
+        """Renew by lease id or accessor; returns the life that is left now."""
+
+    async def revoke(self, revocable: Revocable) -> None:
+        """Take back, synchronously; what is already gone is success, nothing else is."""
+
+    async def is_gone(self, revocable: Revocable) -> bool:
+        """Look up; True only when the server says that there is no such thing."""
+
+    async def probe(self, request: TokenRequest, entitlement: Entitlement) -> ProbeResult:
+        """Terminate and count the sessions of the task's users through the mount's probe role."""
+
+    def ready(self) -> str | None:
+        """None when tasks can be started now, else the reason why not."""
+
+
+# --- ledger --------------------------------------------------------------------------------
+
+
+class Event(StrEnum):
+    """What a ledger row says happened."""
+
+    DAEMON_STARTED = "daemon_started"
+    DAEMON_STOPPED = "daemon_stopped"
+    POLICY_LOADED = "policy_loaded"
+    DENIED = "denied"
+    INTENT = "intent"
+    ACCESSOR = "accessor"
+    ACTIVE = "active"
+    FAILED = "failed"
+    ENDING = "ending"
+    REVOKED = "revoked"
+    ADOPTED = "adopted"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One row. `facts` is chained in clear; `handles` (lease ids, accessors) and `free_text`
+    (purpose, ticket, context) are chained as salted digests, their clear values kept beside:
+    handles until the task's row REVOKED, free text until the end of `ledger.retention`.
+    """
+
+    event: Event
+    at: datetime
+    task: TaskId | None = None
+    state: TaskState | None = None
+    facts: Mapping[str, Json] = field(default_factory=dict)
+    handles: Mapping[str, Json] = field(default_factory=dict, repr=False)
+    free_text: Mapping[str, Json] = field(default_factory=dict, repr=False)
+
+
+class Ledger(Protocol):
+    """The durable record; one writer. Raises Unavailable(ledger_unavailable)."""
+
+    async def append(self, entry: Entry) -> None:
+        """Return once the entry is on stable storage."""
+
+    async def unfinished(self) -> Sequence[Sequence[Entry]]:
+        """The entries, in order, of every task whose last state is not terminal."""
+
+    def ready(self) -> str | None:
+        """None when entries can be appended, else the reason why not."""
+
+
+# --- telemetry -----------------------------------------------------------------------------
+
+
+class Observer(Protocol):
+    """Counts and times what happens, under closed label sets."""
+
+    def started(self, scope: Scope, seconds: float) -> None:
+        """A task became active; the time from request to credentials."""
+
+    def refused(self, code: str) -> None:
+        """A request was refused with this code."""
+
+    def ended(self, definition: str, cause: EndCause) -> None:
+        """A task's end began."""
+
+    def revoked(self, definition: str, seconds: float) -> None:
+        """A task's revocation was proven; the time from its end."""
+
+    def renewal(self, outcome: str) -> None:
+        """A renewal succeeded (`ok`) or did not (`failed`)."""

@@ -1,0 +1,1 @@
+"""Logs and metrics: what operators see. No secrets, no ids in labels."""
