@@ -1,0 +1,109 @@
+"""How many tasks there may be, and how fast they may start (P10)."""
+
+from collections import Counter, defaultdict, deque
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, TypeVar
+
+from taskmint.errors import LimitExceeded
+from taskmint.model.spiffe import SpiffeId
+
+K = TypeVar("K")
+
+MINUTE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLimits:
+    """From the config: over a limit the caller gets 429 with Retry-After."""
+
+    tasks: int = 10_000
+    tasks_per_identity: int = 1_000
+    starts_per_minute_per_identity: int = 6_000
+
+
+@dataclass(frozen=True, slots=True)
+class DefinitionLimits:
+    """From the definition; None is no limit of its own."""
+
+    concurrent_per_identity: int | None = None
+    starts_per_minute: int | None = None
+
+
+class Admission:
+    """Counts live tasks and recent starts; `admit` takes a place, `leave` gives it back."""
+
+    def __init__(self, limits: TaskLimits) -> None:
+        self._limits = limits
+        self._live: Counter[SpiffeId] = Counter()
+        self._live_by_definition: Counter[tuple[SpiffeId, str]] = Counter()
+        self._total = 0
+        self._starts: defaultdict[tuple[SpiffeId, str], deque[float]] = defaultdict(deque)
+
+    def admit(self, identity: SpiffeId, definition: str, own: DefinitionLimits, now: float) -> None:
+        """Count one more task, or raise LimitExceeded and count nothing."""
+        limits = self._limits
+        pair = (identity, definition)
+        self._below(self._total, limits.tasks, "tasks on this node")
+        self._below(self._live[identity], limits.tasks_per_identity, "tasks of this identity")
+        self._below(
+            self._live_by_definition[pair],
+            own.concurrent_per_identity,
+            "concurrent tasks of this identity and definition",
+        )
+        self._paced((identity, ""), limits.starts_per_minute_per_identity, now)
+        self._paced(pair, own.starts_per_minute, now)
+        self._starts[identity, ""].append(now)
+        if own.starts_per_minute is not None:
+            self._starts[pair].append(now)
+        self.count(identity, definition)
+
+    def count(self, identity: SpiffeId, definition: str) -> None:
+        """Count a task that is there already: one adopted after a restart."""
+        self._total += 1
+        self._live[identity] += 1
+        self._live_by_definition[identity, definition] += 1
+
+    def leave(self, identity: SpiffeId, definition: str) -> None:
+        """Give a task's place back."""
+        self._total -= 1
+        _lower(self._live, identity)
+        _lower(self._live_by_definition, (identity, definition))
+
+    def forget_idle(self, now: float) -> None:
+        """Drop what the last minute no longer needs; called now and then."""
+        for key in [k for k, starts in self._starts.items() if not _recent(starts, now)]:
+            del self._starts[key]
+
+    @staticmethod
+    def _below(value: int, limit: int | None, what: str) -> None:
+        if limit is not None and value >= limit:
+            raise LimitExceeded(
+                f"the limit of {limit} {what} is reached",
+                retry_after=timedelta(seconds=1),
+                fix="end a task first, or ask the operator for a higher limit",
+            )
+
+    def _paced(self, key: tuple[SpiffeId, str], limit: int | None, now: float) -> None:
+        if limit is None:
+            return
+        starts = self._starts[key]
+        if _recent(starts, now) >= limit:
+            wait = starts[0] + MINUTE_SECONDS - now if starts else MINUTE_SECONDS
+            raise LimitExceeded(
+                f"the limit of {limit} starts per minute is reached",
+                retry_after=timedelta(seconds=wait),
+                fix="start tasks more slowly, or ask the operator for a higher limit",
+            )
+
+
+def _recent(starts: deque[float], now: float) -> int:
+    while starts and starts[0] <= now - MINUTE_SECONDS:
+        starts.popleft()
+    return len(starts)
+
+
+def _lower(counter: Counter[K], key: K) -> None:
+    counter[key] -= 1
+    if counter[key] <= 0:
+        del counter[key]

@@ -1,0 +1,41 @@
+"""What the life of a task is given: its ports and its settings, plugged in by the daemon."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import structlog
+
+from taskmint.failpoints import Failpoints
+from taskmint.ports import Clock, Ledger, Observer, Processes, Vault
+
+from .limits import TaskLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    Of this node and its config.
+
+    `host` are the configured labels that policies see; `boot_id` is the kernel's, and tells
+    whether boot-clock times in the ledger are of this boot.
+    """
+
+    node: str
+    boot_id: str
+    host: Mapping[str, str] = field(default_factory=dict)
+    limits: TaskLimits = field(default_factory=TaskLimits)
+    delivery_window: timedelta = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """The ports."""
+
+    vault: Vault
+    ledger: Ledger
+    processes: Processes
+    clock: Clock
+    observer: Observer
+    log: structlog.stdlib.BoundLogger
+    failpoints: Failpoints = field(default_factory=Failpoints)

@@ -1,0 +1,54 @@
+"""Background work with an owner: nothing runs that is not in a set, and no crash is silent."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class OwnedWork:
+    """
+    Starts coroutines that must outlive the request which caused them, and drains them at the end.
+
+    A coroutine that raises anything but cancellation has hit a bug: `on_crash` gets it, and the
+    daemon goes down, because issuing while nobody can revoke is worse than being away.
+    """
+
+    def __init__(self, on_crash: Callable[[BaseException], None]) -> None:
+        self._on_crash = on_crash
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def start(self, work: Coroutine[Any, Any, T], *, expected: type[Exception] = OSError) -> None:
+        """Run `work`; an `expected` error is the caller's business, already reported by it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(lambda done: self._finished(done, expected))
+
+    async def outliving(self, work: Coroutine[Any, Any, T], *, expected: type[Exception]) -> T:
+        """Run `work` to its end even when the awaiting request is cancelled; return its result."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(lambda done: self._finished(done, expected))
+        return await asyncio.shield(task)
+
+    async def drain(self, seconds: float) -> int:
+        """Wait at most `seconds` for everything to finish, cancel the rest, return how many."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=seconds)
+        late = set(self._running)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        return len(late)
+
+    def _finished(self, task: asyncio.Task[Any], expected: type[Exception]) -> None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None and not isinstance(error, expected):
+            self._on_crash(error)

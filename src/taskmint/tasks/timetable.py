@@ -1,0 +1,73 @@
+"""
+Calls back when boot-clock times come.
+
+asyncio's timers run on CLOCK_MONOTONIC, which stands still during suspend; so the boot clock
+is looked at again at least once a second (decisions.md, trap 28).
+"""
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from taskmint.ports import Clock
+
+T = TypeVar("T")
+
+LONGEST_SLEEP_SECONDS: Final = 1.0
+
+
+class Timetable(Generic[T]):
+    """
+    A heap of (time, subject); `due` is called on the loop with each subject whose time has come.
+
+    A subject may stand in it several times; `due` decides what, if anything, is to be done now.
+    That makes moving a time later free: the earlier entry fires, and is put in again.
+    """
+
+    def __init__(self, clock: Clock, due: Callable[[T], None]) -> None:
+        self._clock = clock
+        self._due = due
+        self._heap: list[tuple[float, int, T]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = float("inf")
+        self._open = True
+
+    def at(self, when: float, subject: T) -> None:
+        """Call `due(subject)` at boot-clock time `when`, or on the next turn when it has passed."""
+        heapq.heappush(self._heap, (when, next(self._order), subject))
+        if self._open and when < self._wakes_at:
+            self._arm()
+
+    def close(self) -> None:
+        """Call nothing any more."""
+        self._open = False
+        self._heap.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._heap:
+            self._wakes_at = float("inf")
+            return
+        now = self._clock.boottime()
+        delay = min(max(self._heap[0][0] - now, 0.0), LONGEST_SLEEP_SECONDS)
+        self._wakes_at = now + delay
+        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._wakes_at = float("inf")
+        now = self._clock.boottime()
+        ready: list[T] = []
+        while self._heap and self._heap[0][0] <= now:
+            ready.append(heapq.heappop(self._heap)[2])
+        for subject in ready:
+            self._due(subject)
+        if self._open:
+            self._arm()
