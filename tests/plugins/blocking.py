@@ -1,0 +1,26 @@
+"""
+A blocking call of ours on the event loop fails the test that made it.
+
+blockbuster wraps what the standard library can block on. What it misses (`os.open`, `os.fsync`,
+`os.fdatasync`) is added here; CPU it cannot see. Only frames of taskmint count: tests may block.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import BlockBusterFunction, blockbuster_ctx
+
+_SCANNED = "taskmint"
+_EXCLUDED = ["taskmint.devstack"]  # starts servers for people and tests; nobody waits behind it
+_MISSED = ("os.open", "os.fsync", "os.fdatasync")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_blocking_calls_on_the_loop() -> Iterator[None]:
+    """Watch for the whole session; sub-processes are not watched."""
+    with blockbuster_ctx(_SCANNED, excluded_modules=_EXCLUDED) as found:
+        for name in _MISSED:
+            found.functions[name] = BlockBusterFunction(
+                None, name, scanned_modules=_SCANNED, excluded_modules=_EXCLUDED
+            ).activate()
+        yield
