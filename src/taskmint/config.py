@@ -1,0 +1,325 @@
+"""
+One YAML file and the environment in, one frozen Config out; every key is in config/taskmint.yaml.
+
+The environment is read here and nowhere else, for two keys: `vault.address` (BAO_ADDR, then
+VAULT_ADDR) and `identity.workload_api` (SPIFFE_ENDPOINT_SOCKET); the file wins over both.
+Nothing is opened, resolved or created.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, Field
+
+from . import yaml_document
+from .config_values import (
+    AbsolutePath,
+    ClassName,
+    Count,
+    Label,
+    LoopbackListener,
+    MountPath,
+    NodeId,
+    Socket,
+    TrustDomain,
+    VaultAddress,
+    Word,
+    WorkloadApi,
+)
+from .errors import Code, ConfigError, Finding
+from .model.clocks import ClassClocks
+from .yaml_document import Document, Scalar, key_path, parse_document
+from .yaml_model import (
+    AnyDuration,
+    Boolean,
+    Duration,
+    FromText,
+    Integer,
+    Mode,
+    NonEmpty,
+    Text,
+    YamlModel,
+    place,
+    read_model,
+)
+
+_SECOND: Final = timedelta(seconds=1)
+_MINUTE: Final = timedelta(minutes=1)
+_HOUR: Final = timedelta(hours=1)
+
+DEFAULT_CLASSES: Final[Mapping[str, ClassClocks]] = MappingProxyType(
+    {
+        "ci": ClassClocks(60 * _SECOND, 10 * _MINUTE, 1 * _HOUR),
+        "batch": ClassClocks(60 * _SECOND, 15 * _MINUTE, 6 * _HOUR),
+        "agent": ClassClocks(60 * _SECOND, 5 * _MINUTE, 1 * _HOUR),
+        "human": ClassClocks(5 * _MINUTE, 30 * _MINUTE, 4 * _HOUR),
+        "service": ClassClocks(10 * _MINUTE, 1 * _HOUR, 24 * _HOUR),
+    }
+)
+
+ENVIRONMENT: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyType(
+    {
+        ("vault", "address"): ("BAO_ADDR", "VAULT_ADDR"),
+        ("identity", "workload_api"): ("SPIFFE_ENDPOINT_SOCKET",),
+    }
+)
+
+
+class NodeSettings(YamlModel):
+    """This node; without `id` one is made once and kept beside the ledger."""
+
+    id: NodeId | None = None
+    labels: dict[Label, Text] = Field(default_factory=dict)
+
+
+class SocketSettings(YamlModel):
+    """The two doors; under socket activation systemd owns paths and modes."""
+
+    task: Socket = "/run/taskmint/task.sock"
+    task_mode: Mode = 0o660
+    task_group: Text = "taskmint"
+    admin: Socket = "/run/taskmint/admin.sock"
+    admin_mode: Mode = 0o600
+
+
+class PeerSettings(YamlModel):
+    """How firmly the kernel must say who connected."""
+
+    pidfd: Annotated[Literal["prefer", "require"], FromText] = "prefer"
+
+
+class IdentitySettings(YamlModel):
+    """Where SVIDs and bundles come from, and which SVIDs are believed."""
+
+    workload_api: WorkloadApi
+    trust_domains: tuple[TrustDomain, ...] = ()
+    audience: Word = "taskmint"
+    leeway: AnyDuration = 30 * _SECOND
+    max_lifetime: Duration = 1 * _HOUR
+    max_token_bytes: Annotated[Integer, Field(ge=512, le=65536)] = 8192
+    max_bundle_age: Duration = 1 * _HOUR
+
+
+class VaultAuthSettings(YamlModel):
+    """How the daemon logs in: JWT auth with its own JWT-SVID."""
+
+    method: Annotated[Literal["jwt"], FromText] = "jwt"
+    mount: MountPath = "jwt"
+    role: Word = "taskmint"
+    audience: Word = "vault"
+
+
+class VaultSettings(YamlModel):
+    """The Vault or OpenBao server, and how patient we are with it."""
+
+    address: VaultAddress
+    namespace: MountPath | None = None
+    ca_file: AbsolutePath | None = None
+    auth: VaultAuthSettings = VaultAuthSettings()
+    timeout: Duration = 30 * _SECOND
+    drift_grace: AnyDuration = 15 * _MINUTE
+    drift_interval: Duration = 1 * _HOUR
+    max_connections: Count = 64
+    unsafe_allow_wide_rights: Boolean = False
+
+
+class PolicySettings(YamlModel):
+    """Policy files, and directories whose *.yaml files are read in order of name."""
+
+    files: Annotated[tuple[AbsolutePath, ...], NonEmpty] = ("/etc/taskmint/policy.d",)
+
+
+class LedgerSettings(YamlModel):
+    """The durable record."""
+
+    path: AbsolutePath = "/var/lib/taskmint/ledger.db"
+    retention: Duration = 90 * 24 * _HOUR
+
+
+class LimitSettings(YamlModel):
+    """Every bound of P10; beyond it the caller gets 429 or 503 and Retry-After."""
+
+    connections: Count = 1024
+    connections_per_uid: Count = 256
+    tasks: Count = 10_000
+    tasks_per_identity: Count = 1_000
+    starts_per_minute_per_identity: Count = 600
+    mints_in_flight: Count = 64
+    body_bytes: Annotated[Integer, Field(ge=1024, le=1_048_576)] = 65_536
+    header_timeout: Duration = 5 * _SECOND
+    request_timeout: Duration = 10 * _SECOND
+    idle_timeout: Duration = 5 * _MINUTE
+
+
+class RoleMembers(YamlModel):
+    """Who has an admin role, by the kernel's word."""
+
+    uids: tuple[Annotated[Integer, Field(ge=0, le=2**32 - 2)], ...] = ()
+    groups: tuple[Word, ...] = ()
+
+
+class RoleSettings(YamlModel):
+    """Root is an auditor without being named, and nothing else."""
+
+    operator: RoleMembers = RoleMembers()
+    approver: RoleMembers = RoleMembers()
+    auditor: RoleMembers = RoleMembers()
+
+
+class AdminSettings(YamlModel):
+    """The admin socket's roles."""
+
+    roles: RoleSettings = RoleSettings()
+
+
+class MetricsSettings(YamlModel):
+    """Metrics over loopback TCP, beside the admin socket; off unless set."""
+
+    listen: LoopbackListener | None = None
+
+
+class ClassSettings(YamlModel):
+    """Clocks of a class; what is left out keeps the built-in class's value."""
+
+    dead_man: Duration | None = None
+    default: Duration | None = None
+    max: Duration | None = None
+    heartbeat: Duration | None = None
+
+
+class Config(YamlModel):
+    """The daemon's settings; durations are timedeltas, modes are integers."""
+
+    node: NodeSettings = NodeSettings()
+    sockets: SocketSettings = SocketSettings()
+    peer: PeerSettings = PeerSettings()
+    identity: IdentitySettings
+    vault: VaultSettings
+    policy: PolicySettings = PolicySettings()
+    ledger: LedgerSettings = LedgerSettings()
+    limits: LimitSettings = LimitSettings()
+    admin: AdminSettings = AdminSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    classes: dict[ClassName, ClassSettings] = Field(default_factory=dict)
+    on_stop: Annotated[Literal["keep", "revoke"], FromText] = "keep"
+    shutdown_timeout: Duration = 30 * _SECOND
+
+    def class_clocks(self) -> dict[str, ClassClocks]:
+        """Return every class: the built-in ones, as changed, and the file's own."""
+        merged = dict(DEFAULT_CLASSES)
+        for name, given in self.classes.items():
+            changed = {key: value for key, value in given if value is not None}
+            base = merged.get(name, ClassClocks(timedelta(), timedelta(), timedelta()))
+            merged[name] = replace(base, **changed)
+        return merged
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One effective value, by its dotted key, and where it came from."""
+
+    key: str
+    value: object
+    origin: str  # "file:line", an environment variable's name, or "default"
+
+
+def load_config(file: str, text: bytes, env: Mapping[str, str]) -> Config:
+    """Read a config file's bytes. Raises ConfigError(config_invalid) with every finding."""
+    document = parse_document(file, text)
+    filled, taken = _with_environment(document, env)
+    read = read_model(Config, filled)
+    found = [_blame_environment(finding, taken) for finding in read.findings]
+    if read.value is not None and filled.root is not None:
+        found += _class_findings(file, filled.root, read.value)
+    if read.value is None or found:
+        raise ConfigError(Code.CONFIG_INVALID, tuple(sorted(found)))
+    return read.value
+
+
+def effective_settings(
+    config: Config, file: str, text: bytes, env: Mapping[str, str]
+) -> tuple[Setting, ...]:
+    """List the values of a config that `load_config` made of the same file and environment."""
+    document = parse_document(file, text)
+    _, taken = _with_environment(document, env)
+    by_key = {key_path(steps): name for steps, name in taken.items()}
+    settings = []
+    for steps, value in _leaves(config):
+        key = key_path(steps)
+        origin = by_key.get(key, "default")
+        if document.root is not None and _stands(document.root, steps):
+            line, _ = place(document.root, steps)
+            origin = f"{file}:{line}"
+        settings.append(Setting(key, value, origin))
+    return tuple(settings)
+
+
+def _leaves(
+    model: BaseModel, above: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], object]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, (*above, name))
+        elif isinstance(value, dict) and any(isinstance(v, BaseModel) for v in value.values()):
+            for key, inner in value.items():
+                yield from _leaves(inner, (*above, name, key))
+        else:
+            yield (*above, name), model.model_dump(mode="json", include={name})[name]
+
+
+def _stands(node: yaml_document.Node, steps: tuple[str, ...]) -> bool:
+    for step in steps:
+        if not isinstance(node, yaml_document.Mapping) or step not in node.entries:
+            return False
+        node = node.entries[step]
+    return True
+
+
+def _with_environment(
+    document: Document, env: Mapping[str, str]
+) -> tuple[Document, dict[tuple[str, str], str]]:
+    """Fill in what the file leaves to the environment; say which variable filled which key."""
+    root = document.root
+    if not isinstance(root, yaml_document.Mapping):
+        return document, {}
+    entries, taken = dict(root.entries), {}
+    for (section, key), variables in ENVIRONMENT.items():
+        line, column = place(root, (section,))
+        held = entries.get(section, yaml_document.Mapping({}, {}, line, column))
+        name = next((name for name in variables if env.get(name)), None)
+        if isinstance(held, yaml_document.Mapping):
+            if key not in held.entries and name is not None:
+                scalar = Scalar(env[name], plain=False, line=held.line, column=held.column)
+                held = replace(held, entries={**held.entries, key: scalar})
+                taken[section, key] = name
+            entries[section] = held
+    return replace(document, root=replace(root, entries=entries)), taken
+
+
+def _blame_environment(finding: Finding, taken: Mapping[tuple[str, str], str]) -> Finding:
+    """Add the variable's name where a value, or the want of one, is the environment's."""
+    for steps, variables in ENVIRONMENT.items():
+        if finding.key != key_path(steps):
+            continue
+        if steps in taken:
+            return replace(finding, problem=f"(from {taken[steps]}) {finding.problem}")
+        if finding.problem == "is missing":
+            return replace(finding, fix=f"write it, or set {' or '.join(variables)}")
+    return finding
+
+
+def _class_findings(file: str, root: yaml_document.Node, config: Config) -> Iterator[Finding]:
+    for name, clocks in config.class_clocks().items():
+        steps = ("classes", name)
+        line, column = place(root, steps)
+        key = key_path(steps)
+        if not all((clocks.dead_man, clocks.default, clocks.max)):
+            fix = "write dead_man, default and max"
+            yield Finding(file, line, column, key, "is a class of your own without clocks", fix)
+        elif not clocks.dead_man < clocks.max or not clocks.default <= clocks.max:
+            fix = "keep dead_man < max and default <= max"
+            yield Finding(file, line, column, key, "has clocks that contradict each other", fix)
