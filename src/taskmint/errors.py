@@ -28,7 +28,8 @@ class Code(StrEnum):
     # 400
     REQUEST_HEADER_MISSING = "request_header_missing"
     MALFORMED_REQUEST = "malformed_request"
-    BODY_TOO_LARGE = "body_too_large"
+    BODY_TOO_LARGE = "body_too_large"  # 413
+    ENCODING_NOT_SUPPORTED = "encoding_not_supported"  # 415
     # 401
     CREDENTIAL_MISSING = "credential_missing"
     CREDENTIAL_INVALID = "credential_invalid"

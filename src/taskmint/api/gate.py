@@ -1,0 +1,77 @@
+"""What every request passes: the header, no encodings, and errors turned into problems."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from taskmint.errors import BadRequest, Code, NotFound, TaskmintError
+from taskmint.model.peer import Peer
+from taskmint.ports import Observer
+
+from .problems import internal_problem, problem
+
+Serving = Callable[[web.Request], AbstractContextManager[Peer]]
+
+PEER: Final = web.RequestKey("peer", Peer)
+REQUEST_HEADER: Final = "X-Taskmint-Request"
+
+
+def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger) -> Middleware:
+    """
+    Build the outermost middleware; `serving` (api/listener.py) yields the connection's peer.
+
+    The header is the guard against forged requests from a browser or a proxy that Vault
+    (X-Vault-Request) and the SPIFFE Workload API use.
+    """
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            with serving(request) as peer:
+                request[PEER] = peer
+                _check(request)
+                return await handler(request)
+        except TaskmintError as error:
+            observer.refused(error.code)
+            return problem(error)
+        except web.HTTPRequestEntityTooLarge:
+            return problem(_too_large())
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            answer = problem(
+                NotFound(Code.METHOD_NOT_ALLOWED, "no such method here", fix=f"use {allowed}")
+            )
+            answer.headers["Allow"] = allowed
+            return answer
+        except web.HTTPNotFound:
+            return problem(
+                NotFound(Code.PATH_NOT_FOUND, "no such path", fix="see docs/openapi.json")
+            )
+        except Exception as error:
+            log.exception("internal_error", error=type(error).__name__)
+            return internal_problem()
+
+    return middleware
+
+
+def _check(request: web.Request) -> None:
+    if request.headers.get(REQUEST_HEADER) != "true":
+        raise BadRequest(
+            Code.REQUEST_HEADER_MISSING,
+            f"the header {REQUEST_HEADER} is missing",
+            fix=f"send {REQUEST_HEADER}: true",
+        )
+    if "Content-Encoding" in request.headers:
+        raise BadRequest(
+            Code.ENCODING_NOT_SUPPORTED,
+            "request bodies are not decompressed",
+            fix="send the body without Content-Encoding",
+        )
+
+
+def _too_large() -> BadRequest:
+    return BadRequest(Code.BODY_TOO_LARGE, "the body is too large", fix="send at most 64 KiB")

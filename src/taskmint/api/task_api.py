@@ -1,0 +1,147 @@
+"""The task socket: what workloads call. Decode, call, encode."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from taskmint.canonical import digest
+from taskmint.errors import BadRequest, Code
+from taskmint.model.caller import Caller
+from taskmint.model.secret import Secret
+from taskmint.model.state import EndCause, TaskState
+from taskmint.ports import Identity, Observer, Presented
+from taskmint.tasks.service import TaskService
+from taskmint.tasks.task import IdempotencyKey
+
+from .bodies import HealthReply, read_start, task_reply
+from .gate import PEER, Serving, gate
+from .readiness import Components, readiness
+from .strict_json import parse_object
+
+LONGEST_WAIT: Final = timedelta(seconds=60)
+END_WAIT: Final = timedelta(seconds=8)
+_DURATION = re.compile(r"(\d{1,6})(ms|s|m)", re.ASCII)
+_UNIT_MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000}
+_KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+_OUTCOMES: Final[Mapping[str, EndCause]] = {
+    "succeeded": EndCause.SUCCEEDED,
+    "failed": EndCause.FAILED,
+    "cancelled": EndCause.CANCELLED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TaskApi:
+    """The handlers and what they need."""
+
+    service: TaskService
+    identity: Identity
+    serving: Serving
+    components: Components
+    observer: Observer
+    log: structlog.stdlib.BoundLogger
+
+    def application(self, body_bytes: int) -> web.Application:
+        """Build the aiohttp application."""
+        app = web.Application(
+            middlewares=[gate(self.serving, self.observer, self.log)], client_max_size=body_bytes
+        )
+        app.add_routes(
+            [
+                web.post("/v1/tasks", self.start),
+                web.get("/v1/tasks/{id}", self.show, allow_head=False),
+                web.post("/v1/tasks/{id}/heartbeat", self.heartbeat),
+                web.delete("/v1/tasks/{id}", self.end),
+                web.get("/v1/health", self.health, allow_head=False),
+                web.get("/v1/ready", self.ready, allow_head=False),
+            ]
+        )
+        return app
+
+    async def start(self, request: web.Request) -> web.Response:
+        """Decide and mint: 201 with credentials."""
+        caller = await self._caller(request)
+        body = parse_object(await request.read())
+        facts = read_start(body).facts()
+        key = _idempotency_key(request, digest(body))
+        view = await self.service.start(caller, facts, key)
+        if request.transport is None or request.transport.is_closing():
+            self.service.undelivered(view)
+        return _json(201, task_reply(view))
+
+    async def show(self, request: web.Request) -> web.Response:
+        """State; with `wait`, after it has ended or the time is over."""
+        caller = await self._caller(request)
+        wait = _duration(request.query.get("wait", "0s"))
+        view = await self.service.show(caller, request.match_info["id"], wait)
+        return _json(200, task_reply(view))
+
+    async def heartbeat(self, request: web.Request) -> web.Response:
+        """Still alive; the SVID on this request re-proves the identity."""
+        caller = await self._caller(request)
+        view = await self.service.heartbeat(caller, request.match_info["id"])
+        return _json(200, task_reply(view))
+
+    async def end(self, request: web.Request) -> web.Response:
+        """End: 200 when revocation is proven, 202 while it is not."""
+        caller = await self._caller(request)
+        outcome = request.query.get("outcome", "succeeded")
+        if outcome not in _OUTCOMES:
+            raise BadRequest(
+                Code.MALFORMED_REQUEST,
+                "outcome is not one of succeeded, failed, cancelled",
+                fix="leave it out, or use one of these",
+            )
+        view = await self.service.end(
+            caller, request.match_info["id"], _OUTCOMES[outcome], END_WAIT
+        )
+        return _json(200 if view.state is not TaskState.REVOKING else 202, task_reply(view))
+
+    async def health(self, request: web.Request) -> web.Response:
+        """Live: the process answers."""
+        del request
+        return _json(200, HealthReply(status="live").model_dump_json().encode())
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Ready: tasks can be started now; 503 with the reasons otherwise."""
+        del request
+        reply = readiness(self.components)
+        return _json(200 if reply.status == "ready" else 503, reply.model_dump_json().encode())
+
+    async def _caller(self, request: web.Request) -> Caller:
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        bearer = Secret(token) if scheme.lower() == "bearer" and token else None
+        return await self.identity.identify(Presented(bearer), request[PEER])
+
+
+def _json(status: int, body: bytes) -> web.Response:
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _idempotency_key(request: web.Request, body_digest: str) -> IdempotencyKey | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _KEY.fullmatch(key):
+        raise BadRequest(
+            Code.MALFORMED_REQUEST,
+            "Idempotency-Key is not 1 to 255 visible ASCII characters",
+            fix="use a UUID",
+        )
+    return IdempotencyKey(hashlib.sha256(key.encode()).hexdigest(), body_digest)
+
+
+def _duration(text: str) -> timedelta:
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise BadRequest(
+            Code.MALFORMED_REQUEST, "wait is not a duration", fix="write it as 30s or 500ms"
+        )
+    span = timedelta(milliseconds=int(found[1]) * _UNIT_MILLISECONDS[found[2]])
+    return min(span, LONGEST_WAIT)
