@@ -4,16 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from .caller import IdentityMethod
 from .spiffe import SpiffeId
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
 ParameterValue: TypeAlias = str | int | bool
-
-_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class EntitlementKind(StrEnum):
@@ -128,7 +125,7 @@ class RequestFacts:
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     purpose: str = ""
     ticket: str | None = None
-    context: Mapping[str, str] = _NOTHING
+    context: Mapping[str, str] = field(default_factory=dict)
     ttl: timedelta | None = None
     bind: BindKind | None = None
 
@@ -153,5 +150,5 @@ class DecisionInput:
     caller: CallerFacts
     request: RequestFacts
     now: datetime
-    host: Mapping[str, str] = _NOTHING
+    host: Mapping[str, str] = field(default_factory=dict)
     history: HistoryFacts = HistoryFacts()

@@ -1,0 +1,168 @@
+"""The task socket's OpenAPI 3.1 document, generated from the models in api/bodies.py."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from .bodies import HealthReply, ProblemReply, ReadyReply, StartBody, TaskReply
+from .gate import REQUEST_HEADER
+from .problems import TITLES
+
+_REFERENCE: Final = "#/components/schemas/{model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One call: what it does, what it takes, and every status it may answer with."""
+
+    method: str
+    path: str
+    summary: str
+    replies: Mapping[int, type[BaseModel]]
+    problems: tuple[int, ...]
+    body: type[BaseModel] | None = None
+    queries: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    identified: bool = True
+
+
+_EVERY: Final = (400, 401, 500, 503)
+
+OPERATIONS: Final = (
+    Operation(
+        "post",
+        "/v1/tasks",
+        "Start a task: decide, mint, hand over",
+        {201: TaskReply},
+        (*_EVERY, 403, 409, 413, 415, 422, 429, 502),
+        body=StartBody,
+        headers={"Idempotency-Key": "1 to 255 visible ASCII characters; makes repeating safe"},
+    ),
+    Operation(
+        "get",
+        "/v1/tasks/{id}",
+        "State of a task, with its credentials within the delivery window",
+        {200: TaskReply},
+        (*_EVERY, 404),
+        queries={"wait": "answer when the task has ended, or after this long (30s, 500ms)"},
+    ),
+    Operation(
+        "post",
+        "/v1/tasks/{id}/heartbeat",
+        "Still alive; the SVID on this request re-proves the identity",
+        {200: TaskReply},
+        (*_EVERY, 404, 409),
+    ),
+    Operation(
+        "delete",
+        "/v1/tasks/{id}",
+        "End a task: 200 when revocation is proven, 202 while it is not",
+        {200: TaskReply, 202: TaskReply},
+        (*_EVERY, 404),
+        queries={"outcome": "succeeded (default), failed or cancelled"},
+    ),
+    Operation(
+        "get", "/v1/health", "The process answers", {200: HealthReply}, (400,), identified=False
+    ),
+    Operation(
+        "get",
+        "/v1/ready",
+        "Whether tasks can be started now",
+        {200: ReadyReply, 503: ReadyReply},
+        (400,),
+        identified=False,
+    ),
+)
+
+
+def document(version: str) -> dict[str, Any]:
+    """Build the document (OpenAPI Specification 3.1.0)."""
+    _, schemas = models_json_schema(
+        [
+            (HealthReply, "serialization"),
+            (ProblemReply, "serialization"),
+            (ReadyReply, "serialization"),
+            (StartBody, "validation"),
+            (TaskReply, "serialization"),
+        ],
+        ref_template=_REFERENCE,
+    )
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _operation(operation)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "taskmint task socket",
+            "version": version,
+            "description": "HTTP/1.1 over a Unix socket. Errors are problem+json (RFC 9457).",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "http://localhost", "description": "/run/taskmint/task.sock"}],
+        "paths": paths,
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {
+                "jwtSvid": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT-SVID",
+                    "description": "a JWT-SVID whose one audience is the daemon's",
+                }
+            },
+        },
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": f"{operation.method}{operation.path.replace('/', '_')}".replace(
+            "{", ""
+        ).replace("}", ""),
+        "summary": operation.summary,
+        "parameters": list(_parameters(operation)),
+        "responses": {
+            **{str(status): _reply(model, "") for status, model in operation.replies.items()},
+            **{
+                str(status): _reply(ProblemReply, TITLES[status])
+                for status in operation.problems
+                if status not in operation.replies
+            },
+        },
+        "security": [{"jwtSvid": []}] if operation.identified else [],
+    }
+    if operation.body is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _reference(operation.body)}},
+        }
+    return described
+
+
+def _parameters(operation: Operation) -> list[dict[str, Any]]:
+    fixed = {"name": REQUEST_HEADER, "in": "header", "required": True, "schema": {"const": "true"}}
+    text = {"type": "string"}
+    found: list[dict[str, Any]] = [fixed]
+    if "{id}" in operation.path:
+        found.append({"name": "id", "in": "path", "required": True, "schema": text})
+    for place, named in (("query", operation.queries), ("header", operation.headers)):
+        found.extend(
+            {"name": name, "in": place, "required": False, "description": what, "schema": text}
+            for name, what in named.items()
+        )
+    return found
+
+
+def _reply(model: type[BaseModel], description: str) -> dict[str, Any]:
+    kind = "application/problem+json" if model is ProblemReply else "application/json"
+    return {
+        "description": description or (model.__doc__ or "").strip().split("\n", maxsplit=1)[0],
+        "content": {kind: {"schema": _reference(model)}},
+    }
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _REFERENCE.format(model=model.__name__)}
