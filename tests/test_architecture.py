@@ -19,6 +19,7 @@ ROWS: Final = (
     {"model", "errors", "failpoints"},
     {"canonical", "yaml_document"},
     {"yaml_model"},
+    {"config_values"},
     {"policy", "config"},
     {"ports"},
     ADAPTERS,
