@@ -23,6 +23,7 @@ import select
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import Final, NoReturn
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2), linux/prctl.h
@@ -56,14 +57,14 @@ def _children() -> list[int]:
     """Our children, orphans that came to us included. The kernel may lack `children`: scan then."""
     me = os.getpid()
     try:
-        with open(f"/proc/self/task/{me}/children") as listed:  # noqa: PTH123 - no pathlib with -S
-            return [int(pid) for pid in listed.read().split()]
+        listed = Path(f"/proc/self/task/{me}/children").read_text()
+        return [int(pid) for pid in listed.split()]
     except FileNotFoundError:
         found = []
-        for name in filter(str.isdecimal, os.listdir("/proc")):  # noqa: PTH208 - as above
-            with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as stat:  # noqa: PTH123
-                if int(stat.read().rpartition(")")[2].split()[1]) == me:
-                    found.append(int(name))
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                if int(stat.read_text().rpartition(")")[2].split()[1]) == me:
+                    found.append(int(stat.parent.name))
         return found
 
 
@@ -142,7 +143,7 @@ def _main(arguments: list[str]) -> int:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         _become(command, me)
-    print(program, flush=True)  # noqa: T201 - the answer that the owner waits for
+    os.write(1, f"{program}\n".encode())
     try:
         return _hold(program, let_go, int(stop_signal), float(grace))
     finally:

