@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,14 @@ async def api(tmp_path: Path) -> AsyncIterator[WorkloadApi]:
     entry = Entry(ME, HERE, os.geteuid())
     async with WorkloadApi.running(tmp_path, [entry]) as running:
         yield running
+
+
+@pytest.fixture
+def public_directory() -> Iterator[Path]:
+    """A directory that other users can reach, unlike pytest's."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
 
 
 class Client:
@@ -114,16 +122,12 @@ async def test_executables_have_identities(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be two users")
-async def test_users_have_identities(tmp_path: Path) -> None:
+async def test_users_have_identities(tmp_path: Path, public_directory: Path) -> None:
     """Two users of one executable get two identities, a third user nothing."""
     entries = [Entry(ONE, HERE, 0), Entry(TWO, HERE, OTHER_UID)]
-    with tempfile.TemporaryDirectory() as public:  # other users must reach the socket
-        Path(public).chmod(0o755)
-        where = Path(public) / "workload.sock"
-        async with WorkloadApi.running(tmp_path, entries, socket=where) as api:
-            answers = [
-                await workload(sys.executable, api, uid) for uid in (0, OTHER_UID, OTHER_UID + 1)
-            ]
+    where = public_directory / "workload.sock"
+    async with WorkloadApi.running(tmp_path, entries, socket=where) as api:
+        answers = [await workload(sys.executable, api, u) for u in (0, OTHER_UID, OTHER_UID + 1)]
 
     assert [answer[0] for answer in answers] == [ONE, TWO, "PERMISSION_DENIED"]
 

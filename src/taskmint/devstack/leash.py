@@ -28,6 +28,7 @@ from typing import Final, NoReturn
 
 _PR_SET_PDEATHSIG: Final = 1  # prctl(2), linux/prctl.h
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _STDIN: Final = 0
 _NOT_STARTED: Final = 127  # what a shell answers for a command that it could not start
 
@@ -135,14 +136,18 @@ def _main(arguments: list[str]) -> int:
     let_go, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _SIGNALS:
         signal.signal(number, lambda *_: None)
     me = os.getpid()
+    # What arrives while the child still has our handlers waits until it has the default ones.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     program = os.fork()
     if program == 0:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         _become(command, me)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     os.write(1, f"{program}\n".encode())
     try:
         return _hold(program, let_go, int(stop_signal), float(grace))
