@@ -107,6 +107,13 @@ class PeerReader:
         return procfs.read_pid_namespace(pid)
 
 
+def read_uid(sock: socket.socket) -> int:
+    """Return only the peer's uid, for counting before anything dearer is read."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    uid: int = _UCRED.unpack(credentials)[1]
+    return uid
+
+
 def _peer_pidfd(sock: socket.socket) -> int | None:
     """Return the kernel's pidfd; None on an older kernel, or when the peer is gone for good."""
     try:

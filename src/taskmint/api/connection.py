@@ -1,0 +1,186 @@
+"""
+One accepted connection: the kernel's word on its peer, and our own clock on what it sends.
+
+aiohttp waits for ever for the rest of a half-sent request, so its handler sits behind this
+protocol, which passes every call through and remembers when the next thing is due:
+
+    waiting     a complete header within `header` of its first byte (of the accept, at first)
+    serving     the rest of the body within `request` of the first byte; then the handler's time
+    idle        the next request within `idle`
+    stalled     at any time: the caller reads nothing of its answer for `write`
+
+A header is complete when the application says so (`begin`, from a middleware). What never gets
+that far, garbage included, is closed by the first clock. The listener asks `overdue` a few times
+a second; nothing here starts timers.
+"""
+
+import asyncio
+import enum
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from aiohttp import StreamReader, web
+
+from taskmint.model.peer import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds; decisions and reasons stand in docs/identity.md."""
+
+    header: float = 5.0
+    request: float = 10.0
+    idle: float = 60.0
+    write: float = 20.0
+
+
+class _Phase(enum.Enum):
+    WAITING = enum.auto()
+    SERVING = enum.auto()
+    IDLE = enum.auto()
+
+
+class Connection(asyncio.Protocol):
+    """
+    Passes a transport's calls on to aiohttp's handler and keeps the time.
+
+    The peer's pidfd stays open until the connection is closed *and* no request of it is being
+    served, so that a handler that outlives its caller never polls a descriptor of somebody else.
+    """
+
+    def __init__(
+        self,
+        peer: Peer,
+        handler: web.RequestHandler,
+        timeouts: Timeouts,
+        now: Callable[[], float],
+        released: Callable[["Connection"], None],
+    ) -> None:
+        self.peer = peer
+        self.handler = handler
+        self._timeouts = timeouts
+        self._now = now
+        self._released = released
+        self._transport: asyncio.Transport | None = None
+        self._closed = False
+        self._phase = _Phase.WAITING
+        self._deadline = now() + timeouts.header
+        self._body_deadline = now() + timeouts.request
+        self._body: StreamReader | None = None
+        self._next_request_begun = False
+        self._stalled_at: float | None = None
+
+    # --- what the listener asks --------------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """Whether the transport still stands."""
+        return not self._closed
+
+    @property
+    def connected(self) -> bool:
+        """Whether a transport has taken the socket over."""
+        return self._transport is not None
+
+    def overdue(self, now: float) -> bool:
+        """Whether a clock of this connection has run out at `now` (the loop's time)."""
+        if self._stalled_at is not None and now >= self._stalled_at + self._timeouts.write:
+            return True
+        if self._phase is _Phase.SERVING:
+            return now >= self._body_deadline and not self._body_received()
+        return now >= self._deadline
+
+    def close(self) -> None:
+        """Close once what is written has been sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close now, dropping what is unsent."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def discard(self) -> None:
+        """Release a connection whose transport never came to be."""
+        self._close()
+
+    # --- what the application says -----------------------------------------------------------
+
+    def begin(self, body: StreamReader) -> None:
+        """Note that a request's header is complete and that it is being served."""
+        self._phase = _Phase.SERVING
+        self._body = body
+        self._next_request_begun = False
+
+    def end(self) -> None:
+        """Note that the application has answered."""
+        self._body = None
+        if self._next_request_begun:
+            self._expect_request()
+        else:
+            self._phase = _Phase.IDLE
+            self._deadline = self._now() + self._timeouts.idle
+        if self._closed:
+            self._release()
+
+    # --- what the transport calls ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Pass on, and keep the transport for closing."""
+        # uvloop's transports are asyncio.Transport in everything but ancestry.
+        self._transport = cast("asyncio.Transport", transport)
+        self.handler.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass on; the first byte after an idle time starts the clocks of the next request."""
+        if self._phase is _Phase.IDLE:
+            self._expect_request()
+        elif self._phase is _Phase.SERVING and self._body_received():
+            self._next_request_begun = True
+        self.handler.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        """Pass on."""
+        self.handler.eof_received()
+        return None
+
+    def pause_writing(self) -> None:
+        """Pass on; from here the caller has `write` seconds to read something."""
+        self._stalled_at = self._now()
+        self.handler.pause_writing()
+
+    def resume_writing(self) -> None:
+        """Pass on."""
+        self._stalled_at = None
+        self.handler.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on, and release what no request needs any more."""
+        self.handler.connection_lost(exc)
+        self._close()
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _expect_request(self) -> None:
+        self._phase = _Phase.WAITING
+        self._deadline = self._now() + self._timeouts.header
+        self._body_deadline = self._now() + self._timeouts.request
+
+    def _body_received(self) -> bool:
+        return self._body is None or self._body.is_eof()
+
+    def _close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._transport = None
+        if self._phase is not _Phase.SERVING:
+            self._release()
+
+    def _release(self) -> None:
+        pidfd = self.peer.pidfd
+        self._released(self)
+        if pidfd is not None:
+            os.close(pidfd)

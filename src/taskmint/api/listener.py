@@ -1,0 +1,296 @@
+"""
+A listening Unix socket in, connections with a known peer out: our own accept loop.
+
+aiohttp's sites neither know who connected nor bound what a connection may cost. Here each socket
+is accepted by us, its peer is taken from the kernel, caps and clocks are applied (P10), and only
+then does it reach the HTTP server. Nothing here reads a byte of a request or knows an identity.
+"""
+
+import asyncio
+import json
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final, Self
+
+import structlog
+from aiohttp import web
+
+from taskmint.errors import Code
+from taskmint.identity.peers import PeerReader, read_uid
+from taskmint.identity.procfs import boottime
+from taskmint.model.peer import Peer
+
+from .connection import Connection, Timeouts
+
+_log = structlog.get_logger()
+
+_ACCEPTS_PER_TURN: Final = 64  # then the loop serves others
+_DESCRIPTORS_PER_CONNECTION: Final = 2  # the socket and the peer's pidfd
+_PAUSE: Final = 0.2  # seconds without accepting after it failed, for instance with EMFILE
+_TURN_OF_CLOCKS: Final = 0.25  # how often, in seconds, clocks are looked at
+_FLUSH: Final = 0.05  # seconds for aiohttp to write what its handlers have returned
+_SETTLE: Final = 1.0  # seconds for closed transports to send what they hold
+
+# The problem+json that aiohttp cannot send, because this connection never reaches it.
+_REFUSAL_BODY: Final = json.dumps(
+    {
+        "type": f"urn:taskmint:error:{Code.LIMIT_EXCEEDED}",
+        "title": "A limit is reached",
+        "status": 429,
+        "code": Code.LIMIT_EXCEEDED,
+        "detail": "Too many connections are open.",
+        "fix": "Close connections that are not needed, and try again.",
+    }
+).encode()
+_REFUSAL: Final = (
+    b"HTTP/1.1 429 Too Many Requests\r\nContent-Type: application/problem+json\r\n"
+    b"Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+    % (len(_REFUSAL_BODY), _REFUSAL_BODY)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListenerLimits:
+    """
+    What connections may cost. `descriptors_reserved` are kept for Vault, the ledger and bound
+    processes: fewer than `connections` are served when the process may not open enough files.
+    """
+
+    connections: int = 1024
+    connections_per_uid: int = 128
+    descriptors_reserved: int = 128
+    drain: float = 5.0
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+
+@dataclass(slots=True)
+class ListenerCounts:
+    """Totals since the start, for metrics."""
+
+    accepted: int = 0
+    refused: int = 0
+    timed_out: int = 0
+    accept_failures: int = 0
+
+
+def affordable_connections(wanted: int, descriptors: int, reserved: int) -> int:
+    """Return how many connections fit beside what is reserved; at least one."""
+    return max(1, min(wanted, (descriptors - reserved) // _DESCRIPTORS_PER_CONNECTION))
+
+
+class Listener:
+    """
+    Accepts on a listening AF_UNIX socket while entered.
+
+    `factory` makes aiohttp's protocol: `web.AppRunner(...).server` after `setup()`. The socket
+    stays its owner's: it is neither closed nor unlinked here. `inherited` says that callers may
+    have queued on it before this process ran (socket activation).
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        factory: Callable[[], web.RequestHandler],
+        *,
+        limits: ListenerLimits,
+        reader: PeerReader,
+        inherited: bool = False,
+    ) -> None:
+        self.counts = ListenerCounts()
+        self._sock = sock
+        self._factory = factory
+        self._limits = limits
+        self._reader = reader
+        self._first_pass = inherited
+        self._most = limits.connections
+        self._by_uid: Counter[int] = Counter()
+        self._by_handler: dict[web.RequestHandler, Connection] = {}
+        self._setups: set[asyncio.Task[None]] = set()
+        self._clocks: asyncio.Task[None] | None = None
+        self._resume: asyncio.TimerHandle | None = None
+        self._serving = 0
+        self._unoccupied = asyncio.Event()  # nothing is being served
+        self._gone = asyncio.Event()  # no connection is left
+        self._unoccupied.set()
+        self._gone.set()
+
+    async def __aenter__(self) -> Self:
+        """Start accepting. Raises TaskmintError(config_invalid) when the kernel lacks a pidfd."""
+        self._reader.check()
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._most = affordable_connections(
+            self._limits.connections, descriptors, self._limits.descriptors_reserved
+        )
+        if self._most < self._limits.connections:
+            _log.warning("connections_capped_by_descriptors", connections=self._most)
+        self._sock.setblocking(False)
+        self._start_accepting()
+        self._clocks = asyncio.create_task(self._watch_clocks(), name="connection clocks")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop accepting, let requests being served finish for `drain` seconds, then close."""
+        self.stop_accepting()
+        try:
+            for handler in self._by_handler:
+                handler.close()  # aiohttp: no further request on this connection
+            await _within(self._limits.drain, self._unoccupied)
+            await asyncio.sleep(_FLUSH)
+            for connection in self._open():
+                connection.close()
+            await _within(_SETTLE, self._gone)
+        finally:
+            for setup in self._setups:
+                setup.cancel()
+            for connection in self._open():
+                connection.abort()
+            if self._clocks is not None:
+                self._clocks.cancel()
+        await asyncio.gather(*self._setups, return_exceptions=True)
+
+    def stop_accepting(self) -> None:
+        """Leave new callers in the socket's queue; those who are connected go on."""
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        asyncio.get_running_loop().remove_reader(self._sock)
+
+    @property
+    def connections(self) -> int:
+        """How many connections count against the cap now."""
+        return self._by_uid.total()
+
+    def peer_of(self, handler: web.RequestHandler) -> Peer:
+        """Return the peer of `request.protocol`. Raises ConnectionResetError when it hung up."""
+        return self._connection(handler).peer
+
+    @contextmanager
+    def serving(self, request: web.BaseRequest) -> Iterator[Peer]:
+        """
+        Wrap the serving of a request, in the outermost middleware; yields the peer.
+
+        Entering says that the header is complete. While inside, the peer's pidfd stays open even
+        when the caller hangs up. Raises ConnectionResetError when the caller already has.
+        """
+        connection = self._connection(request.protocol)
+        connection.begin(request.content)
+        self._serving += 1
+        self._unoccupied.clear()
+        try:
+            yield connection.peer
+        finally:
+            connection.end()
+            self._serving -= 1
+            if not self._serving:
+                self._unoccupied.set()
+
+    # --- accepting ---------------------------------------------------------------------------
+
+    def _start_accepting(self) -> None:
+        self._resume = None
+        asyncio.get_running_loop().add_reader(self._sock, self._accept_some)
+
+    def _accept_some(self) -> None:
+        for _ in range(_ACCEPTS_PER_TURN):
+            try:
+                sock, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                self._first_pass = False
+                return
+            except OSError as error:
+                self._pause(error)
+                return
+            self._accepted(sock)
+
+    def _pause(self, error: OSError) -> None:
+        """Out of descriptors, mostly: asking again at once would only spin."""
+        self.stop_accepting()
+        self.counts.accept_failures += 1
+        if self.counts.accept_failures.bit_count() == 1:  # 1, 2, 4, ...: a flood logs little
+            _log.error("accepting_paused", reason=error.strerror, times=self.counts.accept_failures)
+        self._resume = asyncio.get_running_loop().call_later(_PAUSE, self._start_accepting)
+
+    def _accepted(self, sock: socket.socket) -> None:
+        """Apply the caps, take the peer, and hand over; a refused socket is answered and closed."""
+        accepted_at = boottime()
+        uid = read_uid(sock)
+        if self.connections >= self._most or self._by_uid[uid] >= self._limits.connections_per_uid:
+            self.counts.refused += 1
+            _refuse(sock)
+            return
+        self.counts.accepted += 1
+        sock.setblocking(False)
+        peer = self._reader.read(sock, accepted_at=accepted_at, first_pass=self._first_pass)
+        loop = asyncio.get_running_loop()
+        connection = Connection(
+            peer, self._factory(), self._limits.timeouts, loop.time, self._released
+        )
+        self._by_uid[uid] += 1
+        self._by_handler[connection.handler] = connection
+        self._gone.clear()
+        setup = loop.create_task(self._set_up(sock, connection))
+        self._setups.add(setup)
+        setup.add_done_callback(self._setups.discard)
+
+    async def _set_up(self, sock: socket.socket, connection: Connection) -> None:
+        try:
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
+        except OSError:
+            sock.close()
+            connection.discard()
+        except asyncio.CancelledError:
+            if not connection.connected:  # else the transport owns the socket
+                sock.close()
+                connection.discard()
+            raise
+
+    # --- keeping -----------------------------------------------------------------------------
+
+    async def _watch_clocks(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_TURN_OF_CLOCKS)
+            now = loop.time()
+            for connection in self._open():
+                if connection.overdue(now):
+                    self.counts.timed_out += 1
+                    connection.abort()
+
+    def _open(self) -> list[Connection]:
+        return [connection for connection in self._by_handler.values() if connection.open]
+
+    def _connection(self, handler: web.RequestHandler) -> Connection:
+        connection = self._by_handler.get(handler)
+        if connection is None:
+            raise ConnectionResetError("the caller hung up")
+        return connection
+
+    def _released(self, connection: Connection) -> None:
+        del self._by_handler[connection.handler]
+        uid = connection.peer.uid
+        self._by_uid[uid] -= 1
+        if not self._by_uid[uid]:
+            del self._by_uid[uid]
+        if not self._by_handler:
+            self._gone.set()
+
+
+async def _within(seconds: float, event: asyncio.Event) -> None:
+    """Wait for the event, but no longer."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+def _refuse(sock: socket.socket) -> None:
+    """Say why in one write that cannot block, and close."""
+    with sock:
+        sock.setblocking(False)
+        with suppress(OSError):  # it hung up, or sent so much that nothing fits
+            sock.send(_REFUSAL)
