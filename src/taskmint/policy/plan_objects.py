@@ -1,0 +1,129 @@
+"""
+The plan's nouns: what Vault must hold for a policy, as frozen values; plan.py derives them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from taskmint.model.scope import Json, ProofLevel
+
+from .acl import Rule
+from .plan_rules import PROBE_PREFIX
+from .predicate import Predicate
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """
+    How the daemon logs in; without `spiffe_id` the plan leaves out its auth role and entity.
+
+    `audience` is what the daemon's own JWT-SVID is asked for; `mount` is below auth/.
+    """
+
+    audience: str = "vault"
+    mount: str = "jwt"
+    role: str = "taskmint"
+    spiffe_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AclPolicy:
+    """`rules` are as the server holds them; `digest` is the SHA-256 (hex) of `text`."""
+
+    name: str
+    rules: tuple[Rule, ...]
+    text: str = field(repr=False)
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRole:
+    """
+    A token role; makes tokens without the default policy.
+
+    `period` and `explicit_max_ttl` are the server's own clocks (decisions.md 1): what a request
+    or a renewal asks for cannot pass them. `num_uses` 0 is without limit.
+    """
+
+    name: str
+    policies: tuple[str, ...]
+    orphan: bool
+    period: timedelta
+    explicit_max_ttl: timedelta
+    num_uses: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRole:
+    """The JWT auth role through which the daemon, and nobody else, logs in."""
+
+    mount: str
+    name: str
+    audience: str
+    subject: str
+    policies: tuple[str, ...]
+    period: timedelta
+    explicit_max_ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseRole:
+    """
+    A database role that the admin made and the plan expects.
+
+    The shape of the path says so; whether the mount is a database engine, the live server does.
+    """
+
+    mount: str
+    name: str
+    dead_man: timedelta
+    deadline_max: timedelta
+    proof: ProofLevel
+
+    @property
+    def probe(self) -> str | None:
+        """The probe role beside it, where `sessions` is promised."""
+        return PROBE_PREFIX + self.name if self.proof is ProofLevel.SESSIONS else None
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one definition needs of the plan: rules in the daemon's policies, and objects."""
+
+    rules: tuple[Rule, ...]
+    policies: frozenset[str]
+    token_roles: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    Everything that Vault must hold, by name, and the predicate derived from it (P3).
+
+    `daemon_policies` are the names that the daemon's own token has, all and only these.
+    `definition_of` maps each task token's role to its definition.
+    """
+
+    policies: Mapping[str, AclPolicy]
+    token_roles: Mapping[str, TokenRole]
+    daemon_policies: frozenset[str]
+    auth_role: AuthRole | None
+    database_roles: tuple[DatabaseRole, ...]
+    needs: Mapping[str, Need]
+    definition_of: Mapping[str, str]
+    mounts: frozenset[str]
+    digest: str
+    daemon_predicate: Predicate = field(repr=False)
+    task_predicates: Mapping[str, Predicate] = field(repr=False)
+
+    def permits_daemon(self, method: str, path: str, body: Mapping[str, Json] | None) -> bool:
+        """Say whether the daemon's own token may be used for this request."""
+        return self.daemon_predicate.permits(method, path, body)
+
+    def permits_task(
+        self, policy: str, method: str, path: str, body: Mapping[str, Json] | None
+    ) -> bool:
+        """Say whether a task token with this policy may be used for this request."""
+        predicate = self.task_predicates.get(policy)
+        return predicate is not None and predicate.permits(method, path, body)

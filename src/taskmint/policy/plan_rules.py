@@ -1,0 +1,119 @@
+"""
+Enumerated definitions in, ACL rules out: what a task token may do, and what the daemon's own may.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
+
+from .acl import Rule
+from .enumerate import EnumeratedDefinition
+
+PROBE_PREFIX: Final = "taskmint-probe-"
+DISPLAY_NAMES: Final = "taskmint-*"
+
+
+def entitlement_path(entitlement: Entitlement) -> str:
+    """Return the path below /v1/ that mints this entitlement."""
+    return f"{entitlement.mount}/{entitlement.path}"
+
+
+def probe_path(entitlement: Entitlement) -> str | None:
+    """Return the path of the probe role beside an entitlement's database role, if it has one."""
+    if entitlement.proof is not ProofLevel.SESSIONS:
+        return None
+    role = entitlement.path.removeprefix("creds/")
+    # A role that is known only at run time stands as `+` in the plan; its probe can be any.
+    name = "*" if role == "+" else role
+    return f"{entitlement.mount}/creds/{PROBE_PREFIX}{name}"
+
+
+def task_rules(definitions: Iterable[EnumeratedDefinition]) -> dict[str, tuple[Rule, ...]]:
+    """List each task policy's rules, one for each entitlement: what the predicate is held to."""
+    found: dict[str, tuple[Rule, ...]] = {}
+    for definition in definitions:
+        for combination in definition.combinations:
+            rules = [Rule("auth/token/revoke-self", ("update",), {})]
+            for entitlement in combination.entitlements:
+                rules.append(_mint_rule(entitlement))
+                if probe := probe_path(entitlement):
+                    rules.append(Rule(probe, ("read",), {}))
+            name = combination.token_policy
+            if found.setdefault(name, tuple(rules)) != tuple(rules):
+                raise ValueError(f"two definitions share the policy name {name}")
+    return found
+
+
+def _mint_rule(entitlement: Entitlement) -> Rule:
+    path = entitlement_path(entitlement)
+    if entitlement.method == "GET":
+        return Rule(path, ("read",), {})
+    parameters = {name: (value,) for name, value in entitlement.body.items()}
+    # An engine that knows whether a thing exists asks for `create` when it does not.
+    return Rule(path, ("create", "update"), parameters, tuple(sorted(parameters)))
+
+
+def daemon_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
+    """
+    List what the daemon's own token may do: ask for task tokens, and look after what it made.
+
+    It reads no secret. A task token's policy goes as a text, since the server compares a list
+    with nothing (decisions.md 7); without `policies` a role would give all of its policies.
+    """
+    definitions = tuple(definitions)
+    rules = [
+        Rule("auth/token/lookup-self", ("read",), {}),
+        Rule("auth/token/renew-self", ("update",), {"increment": ()}),
+        Rule("auth/token/revoke-self", ("update",), {}),
+        _whole("auth/token/lookup-accessor", {"accessor": ()}),
+        _whole("auth/token/revoke-accessor", {"accessor": ()}),
+        _whole("auth/token/renew-accessor", {"accessor": (), "increment": ()}),
+    ]
+    if leases := tuple(f"{mount}/*" for mount in sorted(lease_mounts(definitions))):
+        rules += (
+            _whole("sys/leases/renew", {"lease_id": leases, "increment": ()}),
+            _whole("sys/leases/revoke", {"lease_id": leases, "sync": (True,)}),
+            _whole("sys/leases/lookup", {"lease_id": leases}),
+        )
+    for definition in definitions:
+        policies = tuple(sorted({item.token_policy for item in definition.combinations}))
+        path = f"auth/token/create/{definition.token_role}"
+        fields = {"policies": policies, "display_name": (DISPLAY_NAMES,), "meta": ()}
+        rules.append(Rule(path, ("update",), fields, ("display_name", "policies")))
+    return rules
+
+
+def take_back_rules() -> list[Rule]:
+    """
+    List what the daemon sends although its policies may not say so.
+
+    A lease of a mount that the policy no longer names is still looked up and taken back; what the
+    server then refuses goes with its token.
+    """
+    return [
+        _whole("sys/leases/revoke", {"lease_id": (), "sync": (True,)}),
+        _whole("sys/leases/lookup", {"lease_id": ()}),
+    ]
+
+
+def read_rules(policies: Iterable[str], token_roles: Iterable[str]) -> list[Rule]:
+    """Let the plan's own objects be read, by exact name: there is no secret in them."""
+    paths = [f"sys/policies/acl/{name}" for name in policies]
+    paths += (f"auth/token/roles/{name}" for name in token_roles)
+    return [Rule(path, ("read",), {}) for path in paths]
+
+
+def lease_mounts(definitions: Iterable[EnumeratedDefinition]) -> frozenset[str]:
+    """Collect the mounts whose leases we may hold; tokens are no leases."""
+    return frozenset(
+        entitlement.mount
+        for definition in definitions
+        for combination in definition.combinations
+        for entitlement in combination.entitlements
+        if entitlement.kind is not EntitlementKind.TOKEN
+    )
+
+
+def _whole(path: str, parameters: Mapping[str, tuple[Json, ...]]) -> Rule:
+    return Rule(path, ("update",), parameters, tuple(sorted(parameters)))
