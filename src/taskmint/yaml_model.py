@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Generic, TypeVar, get_args, get_origin
 
@@ -147,9 +148,23 @@ def fullmatch(pattern: str, advice: str) -> Callable[[str], str]:
     return check
 
 
+def member(kind: type[StrEnum]) -> BeforeValidator:
+    """Return the reader of a field whose type is `kind`: one of its words."""
+
+    def read(value: object) -> StrEnum:
+        text = _text(value)
+        for known in kind:
+            if known.value == text:
+                return known
+        raise refusal("is not one of the known words", f"write one of: {', '.join(kind)}")
+
+    return BeforeValidator(read)
+
+
 FromText: Final = BeforeValidator(_text)
+FromInteger: Final = BeforeValidator(_integer)
 Text = Annotated[str, FromText]
-Integer = Annotated[int, BeforeValidator(_integer)]
+Integer = Annotated[int, FromInteger]
 Boolean = Annotated[bool, BeforeValidator(_boolean)]
 AnyDuration = Annotated[
     timedelta,

@@ -9,8 +9,14 @@ captured segment, is `+` in a path (Vault's wildcard for one segment) and ends a
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import product
+from types import MappingProxyType
 
 from taskmint.model.scope import Entitlement, ParameterValue
+
+from .definition import Definition, Policy
+from .names import token_policy
+from .parameter import EnumParameter
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +37,38 @@ class EnumeratedDefinition:
     dead_man: timedelta
     deadline_max: timedelta
     combinations: tuple[Combination, ...]
+
+
+def enumerate_definitions(policy: Policy) -> tuple[EnumeratedDefinition, ...]:
+    """Write out every definition of a policy, in order of name."""
+    return tuple(
+        enumerate_definition(policy.definitions[name]) for name in sorted(policy.definitions)
+    )
+
+
+def enumerate_definition(definition: Definition) -> EnumeratedDefinition:
+    """Write out one definition; the loader has bounded its combinations."""
+    named = {parameter.name: parameter for parameter in definition.parameters}
+    enums = [
+        parameter
+        for name in definition.policy_parameters
+        if isinstance(parameter := named[name], EnumParameter)
+    ]
+    return EnumeratedDefinition(
+        name=definition.name,
+        token_role=definition.token_role,
+        dead_man=definition.dead_man,
+        deadline_max=definition.deadline_max,
+        combinations=tuple(
+            _combination(definition, dict(zip(definition.policy_parameters, values, strict=True)))
+            for values in product(*(parameter.values for parameter in enums))
+        ),
+    )
+
+
+def _combination(definition: Definition, values: dict[str, str]) -> Combination:
+    return Combination(
+        token_policy=token_policy(definition.name, values.values()),
+        parameters=MappingProxyType[str, ParameterValue](dict(values)),
+        entitlements=tuple(entitlement.span(values) for entitlement in definition.entitlements),
+    )

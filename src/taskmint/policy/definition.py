@@ -1,0 +1,112 @@
+"""A task definition and a policy as they are decided by: compiled, checked, frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from taskmint.model.scope import Ends, Entitlement, EntitlementKind, Json, ProofLevel
+
+from .parameter import Parameter
+from .pattern import Pattern, WhoIndex
+from .template import (
+    BodyTemplate,
+    Template,
+    Values,
+    body_pattern,
+    names_in,
+    path_pattern,
+    render_body,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EntitlementTemplate:
+    """An entitlement before its placeholders are filled."""
+
+    name: str
+    kind: EntitlementKind
+    mount: str
+    path: Template
+    method: Literal["GET", "POST"]
+    body: Mapping[str, BodyTemplate]
+    proof: ProofLevel
+    revocable: bool = True
+    ceiling: timedelta | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The placeholders in it."""
+        return frozenset(self.path.names) | names_in(self.body)
+
+    def render(self, values: Values) -> Entitlement:
+        """Fill the placeholders. Raises Misplaced."""
+        body = {key: render_body(value, values) for key, value in self.body.items()}
+        return self._made(self.path.render(values), body)
+
+    def span(self, values: Values) -> Entitlement:
+        """Fill what is known; `+` and `*` stand for the rest. Raises Misplaced."""
+        body = {key: body_pattern(value, values) for key, value in self.body.items()}
+        return self._made(path_pattern(self.path, values), body)
+
+    def _made(self, path: str, body: Mapping[str, Json]) -> Entitlement:
+        return Entitlement(
+            name=self.name,
+            kind=self.kind,
+            mount=self.mount,
+            path=path,
+            method=self.method,
+            body=body,
+            proof=self.proof,
+            revocable=self.revocable,
+            ceiling=self.ceiling,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds for each identity; None is no bound of this definition's own."""
+
+    concurrent_per_identity: int | None = None
+    starts_per_minute: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """
+    Who may have what, under which conditions, for how long.
+
+    `policy_parameters` are the enum parameters that the scope uses, in declared order: they name
+    the token policy. `file` and `line` say where the definition stands.
+    """
+
+    name: str
+    description: str
+    owner: str
+    class_name: str
+    patterns: tuple[Pattern, ...]
+    who: WhoIndex
+    parameters: tuple[Parameter, ...]
+    policy_parameters: tuple[str, ...]
+    token_role: str
+    entitlements: tuple[EntitlementTemplate, ...]
+    dead_man: timedelta
+    deadline_default: timedelta
+    deadline_max: timedelta
+    ends: Ends
+    limits: Limits
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """
+    Every definition, by name.
+
+    `digest` is over everything that was compiled, so equal digests decide equally; how the files
+    were laid out, ordered and commented does not count.
+    """
+
+    digest: str
+    definitions: Mapping[str, Definition]

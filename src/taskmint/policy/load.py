@@ -1,0 +1,115 @@
+"""
+Policy files in, one Policy out, or every finding of every file at once: never a part of one.
+
+The caller opens the files; what is parsed here are the bytes it read, once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from taskmint import yaml_document
+from taskmint.canonical import digest
+from taskmint.errors import Code, ConfigError, Finding
+from taskmint.model.clocks import ClassClocks
+from taskmint.model.scope import Json
+from taskmint.yaml_document import Document, parse_document
+from taskmint.yaml_model import duration_text, read_model
+
+from .compile import Workbench, compile_definition
+from .definition import Definition, Policy
+from .describe import describe
+from .schema import DefinitionSchema, PolicyFileSchema
+from .sharing import disagreements
+
+__all__ = ["Policy", "load_policy"]
+
+
+def load_policy(files: Sequence[tuple[str, bytes]], classes: Mapping[str, ClassClocks]) -> Policy:
+    """
+    Read and merge policy files; `classes` are the config's clocks.
+
+    Raises ConfigError(policy_invalid) with everything that is wrong.
+    """
+    loading = _Loading(classes)
+    for file, content in files:
+        loading.take(parse_document(file, content))
+    if not files:
+        loading.find("(policy)", (1, 1), "", "no policy file was given", "name one in policy.files")
+    return loading.finish()
+
+
+class _Loading:
+    """Definitions and findings so far."""
+
+    def __init__(self, classes: Mapping[str, ClassClocks]) -> None:
+        self._classes = classes
+        self._definitions: dict[str, Definition] = {}
+        self._places: dict[str, str] = {}
+        self._benches: dict[str, Workbench] = {}
+        self._findings: dict[Finding, None] = {}
+
+    def find(self, file: str, at: tuple[int, int], key: str, problem: str, fix: str) -> None:
+        """Note one finding; the same one twice is one."""
+        self._findings[Finding(file, *at, key, problem, fix)] = None
+
+    def take(self, document: Document) -> None:
+        """Read one file's definitions, each by itself."""
+        file = read_model(PolicyFileSchema, document)
+        self._findings.update(dict.fromkeys(file.findings))
+        root = document.root
+        tasks = root.entries.get("tasks") if isinstance(root, yaml_document.Mapping) else None
+        if not isinstance(tasks, yaml_document.Mapping):
+            return
+        for name, node in tasks.entries.items():
+            self._take_definition(document, name, tasks.keys[name], node)
+
+    def _take_definition(
+        self, document: Document, name: str, at: tuple[int, int], node: yaml_document.Node
+    ) -> None:
+        here = f"{document.file}:{at[0]}:{at[1]}"
+        held = self._places.setdefault(name, here)
+        if held != here:
+            fix = f"the first is at {held}"
+            self.find(document.file, at, f"tasks.{name}", "is defined twice", fix)
+        steps = ("tasks", name)
+        read = read_model(DefinitionSchema, document, steps, node)
+        self._findings.update(dict.fromkeys(read.findings))
+        if read.value is None:
+            return
+        bench = Workbench(document.file, node, steps, at[0])
+        compiled = compile_definition(name, read.value, bench, self._classes)
+        self._findings.update(dict.fromkeys(bench.findings))
+        if compiled is not None:
+            self._definitions[name] = compiled
+            self._benches[name] = bench
+
+    def finish(self) -> Policy:
+        """Return the policy. Raises ConfigError(policy_invalid)."""
+        for finding in _shared_roles(self._definitions, self._benches):
+            self._findings[finding] = None
+        if self._findings:
+            raise ConfigError(Code.POLICY_INVALID, tuple(sorted(self._findings)))
+        whole = _describe_all(self._definitions)
+        return Policy(digest(whole), MappingProxyType(self._definitions))
+
+
+def _describe_all(definitions: Mapping[str, Definition]) -> Json:
+    return {
+        "version": 1,
+        "tasks": {name: describe(definition) for name, definition in definitions.items()},
+    }
+
+
+def _shared_roles(
+    definitions: Mapping[str, Definition], benches: Mapping[str, Workbench]
+) -> Iterator[Finding]:
+    for clash in disagreements(definitions.values()):
+        here, other = clash.here.definition, clash.other
+        bench = benches[here.name]
+        problem = (
+            f"reaches {clash.here.path} with a dead-man interval of "
+            f"{duration_text(here.dead_man)}, and {other.name} ({other.file}:{other.line}) with "
+            f"{duration_text(other.dead_man)}; a Vault role has one default_ttl"
+        )
+        where = ("scope", clash.here.entitlement)
+        yield bench.finding(where, problem, "give both the same dead_man, or separate roles")

@@ -1,0 +1,154 @@
+"""
+Text with `{name}` placeholders in, text that cannot leave its place out.
+
+Each context has an allow-list for what the policy itself writes there. What a value may bring is
+the same everywhere and checked again when it is put in: one word of letters, digits, dash and
+underscore, so no slash, dot, quote, brace, white space or control character.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from taskmint.model.scope import Json, ParameterValue
+from taskmint.yaml_document import quoted
+
+Values: TypeAlias = Mapping[str, ParameterValue]
+
+_PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}", re.ASCII)
+_VALUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9_./-]*", re.ASCII)
+_BODY = re.compile(r"[^{}]*")
+
+ANY_SEGMENT: Final = "+"  # Vault's wildcard for one path segment
+ANY_TEXT: Final = "*"  # Vault's wildcard at the end of a parameter's value
+
+
+class Misplaced(Exception):
+    """Raised when a value may not stand in a template: a bug of ours. Holds no value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """`literals[0] names[0] literals[1] … names[n-1] literals[n]`."""
+
+    literals: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def render(self, values: Values) -> str:
+        """Put values in. Raises Misplaced for a value that is no word; every name has a value."""
+        if not self.names:
+            return self.literals[0]
+        parts = [self.literals[0]]
+        for name, literal in zip(self.names, self.literals[1:], strict=True):
+            parts += (word(values[name]), literal)
+        return "".join(parts)
+
+    def __str__(self) -> str:
+        text = self.literals[0]
+        for name, literal in zip(self.names, self.literals[1:], strict=True):
+            text += f"{{{name}}}{literal}"
+        return text
+
+
+def word(value: ParameterValue) -> str:
+    """Write a value as one word. Raises Misplaced."""
+    text = ("true" if value else "false") if isinstance(value, bool) else str(value)
+    if not _VALUE.fullmatch(text):
+        raise Misplaced("a value is one word of at most 64 letters, digits, dash, underscore")
+    return text
+
+
+def _split(text: str, allowed: re.Pattern[str], advice: str) -> Template:
+    pieces = _PLACEHOLDER.split(text)
+    literals, names = tuple(pieces[0::2]), tuple(pieces[1::2])
+    for literal in literals:
+        if "{" in literal or "}" in literal:
+            raise ValueError(f"{quoted(text)} has a brace outside a placeholder like {{name}}")
+        if not allowed.fullmatch(literal):
+            raise ValueError(f"{quoted(text)} will not do here: {advice}")
+    return Template(literals, names)
+
+
+def parse_path(text: str) -> Template:
+    """
+    Read a path below a mount. Raises ValueError.
+
+    A dot may stand in a literal but `.` and `..` are no segments, whatever a placeholder brings:
+    values hold no dots and are never empty.
+    """
+    template = _split(text, _PATH, "a path is letters, digits and . _ - between slashes")
+    for segment in text.split("/"):
+        if segment in {"", ".", ".."}:
+            raise ValueError(f"{quoted(text)} has an empty segment, a . or a ..")
+    return template
+
+
+def path_pattern(path: Template, values: Values) -> str:
+    """Render a path; each segment with a name that has no value becomes `+`."""
+    segments = str(path).split("/")
+    return "/".join(_segment_pattern(segment, values) for segment in segments)
+
+
+def _segment_pattern(segment: str, values: Values) -> str:
+    template = _split(segment, _PATH, "")
+    if all(name in values for name in template.names):
+        return template.render(values)
+    return ANY_SEGMENT
+
+
+BodyTemplate: TypeAlias = (
+    "Template | int | bool | tuple[BodyTemplate, ...] | Mapping[str, BodyTemplate]"
+)
+
+
+def parse_text(text: str) -> Template:
+    """Read a text that goes into a JSON body. Raises ValueError for a stray brace."""
+    return _split(text, _BODY, "")
+
+
+def render_body(body: BodyTemplate, values: Values) -> Json:
+    """Fill a body; a text that is one placeholder keeps its value's type. Raises Misplaced."""
+    return _fill(body, lambda template: _text_value(template, values))
+
+
+def body_pattern(body: BodyTemplate, values: Values) -> Json:
+    """Fill a body; a text ends with `*` where the first name without a value stands."""
+    return _fill(body, lambda template: _text_pattern(template, values))
+
+
+def _fill(body: BodyTemplate, text: Callable[[Template], Json]) -> Json:
+    if isinstance(body, Template):
+        return text(body)
+    if isinstance(body, tuple):
+        return [_fill(item, text) for item in body]
+    if isinstance(body, Mapping):
+        return {key: _fill(value, text) for key, value in body.items()}
+    return body
+
+
+def _text_value(template: Template, values: Values) -> Json:
+    if len(template.names) == 1 and template.literals == ("", ""):
+        value = values[template.names[0]]
+        word(value)
+        return value
+    return template.render(values)
+
+
+def _text_pattern(template: Template, values: Values) -> Json:
+    known = 0
+    while known < len(template.names) and template.names[known] in values:
+        known += 1
+    if known == len(template.names):
+        return _text_value(template, values)
+    head = Template(template.literals[: known + 1], template.names[:known])
+    return head.render(values) + ANY_TEXT
+
+
+def names_in(body: BodyTemplate) -> frozenset[str]:
+    """Collect the placeholders of a body."""
+    if isinstance(body, Template):
+        return frozenset(body.names)
+    inner = body if isinstance(body, tuple) else body.values() if isinstance(body, Mapping) else ()
+    return frozenset[str]().union(*map(names_in, inner))
