@@ -82,7 +82,6 @@ class AdminApi:
 
     service: TaskService
     roles: Mapping[Role, Members]
-    serving: Serving
     components: Components
     reload: Callable[[], Awaitable[ReloadReply]]
     policy_digest: Callable[[], str]
@@ -92,10 +91,10 @@ class AdminApi:
     observer: Observer
     log: structlog.stdlib.BoundLogger
 
-    def application(self) -> web.Application:
+    def application(self, serving: Serving) -> web.Application:
         """Build the aiohttp application."""
         app = web.Application(
-            middlewares=[gate(self.serving, self.observer, self.log)], client_max_size=65536
+            middlewares=[gate(serving, self.observer, self.log)], client_max_size=65536
         )
         app.add_routes(
             [

@@ -51,6 +51,8 @@ def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger
             return problem(
                 NotFound(Code.PATH_NOT_FOUND, "no such path", fix="see docs/openapi.json")
             )
+        except ConnectionResetError:
+            raise  # the caller hung up: nobody is left to answer
         except Exception as error:
             log.exception("internal_error", error=type(error).__name__)
             return internal_problem()

@@ -42,15 +42,15 @@ class TaskApi:
 
     service: TaskService
     identity: Identity
-    serving: Serving
     components: Components
     observer: Observer
     log: structlog.stdlib.BoundLogger
+    end_wait: timedelta = END_WAIT
 
-    def application(self, body_bytes: int) -> web.Application:
+    def application(self, serving: Serving, body_bytes: int) -> web.Application:
         """Build the aiohttp application."""
         app = web.Application(
-            middlewares=[gate(self.serving, self.observer, self.log)], client_max_size=body_bytes
+            middlewares=[gate(serving, self.observer, self.log)], client_max_size=body_bytes
         )
         app.add_routes(
             [
@@ -99,7 +99,7 @@ class TaskApi:
                 fix="leave it out, or use one of these",
             )
         view = await self.service.end(
-            caller, request.match_info["id"], _OUTCOMES[outcome], END_WAIT
+            caller, request.match_info["id"], _OUTCOMES[outcome], self.end_wait
         )
         return _json(200 if view.state is not TaskState.REVOKING else 202, task_reply(view))
 

@@ -1,0 +1,66 @@
+"""Processes that exit when the test says so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from taskmint.errors import Code, Unprocessable
+from taskmint.model.peer import Peer
+from taskmint.model.scope import BindKind
+from taskmint.ports import BoundProcess
+
+
+@dataclass
+class FakeWatch:
+    """A pidfd that becomes readable on `exit`."""
+
+    process: BoundProcess
+    gone: bool = False
+    closed: bool = False
+    callbacks: list[Callable[[], None]] = field(default_factory=list)
+
+    def exited(self) -> bool:
+        """Whether it has exited."""
+        return self.gone
+
+    def on_exit(self, callback: Callable[[], None]) -> None:
+        """Remember the callback, or call it when the process is gone already."""
+        if self.gone:
+            callback()
+        else:
+            self.callbacks.append(callback)
+
+    def close(self) -> None:
+        """Stop watching."""
+        self.closed = True
+        self.callbacks.clear()
+
+    def exit(self) -> None:
+        """The process exits."""
+        self.gone = True
+        for callback in tuple(self.callbacks):
+            callback()
+
+
+@dataclass
+class FakeProcesses:
+    """Holds every process that was bound."""
+
+    refuse: bool = False
+    watches: list[FakeWatch] = field(default_factory=list)
+    gone_pids: set[int] = field(default_factory=set)
+
+    def bind(self, peer: Peer, kind: BindKind) -> FakeWatch:
+        """Hold the peer."""
+        if self.refuse:
+            raise Unprocessable(Code.BIND_REFUSED, "refused")
+        watch = FakeWatch(BoundProcess(kind, peer.pid, 1, 1, "boot-1"))
+        self.watches.append(watch)
+        return watch
+
+    def reopen(self, process: BoundProcess) -> FakeWatch | None:
+        """Hold it again unless it is gone."""
+        if process.pid in self.gone_pids:
+            return None
+        watch = FakeWatch(process)
+        self.watches.append(watch)
+        return watch

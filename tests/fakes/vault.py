@@ -1,0 +1,136 @@
+"""A Vault that behaves: tokens own leases, revoking a token ends them, and faults are injected."""
+
+import asyncio
+import itertools
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from taskmint.errors import BackendFailed, Code, Unavailable
+from taskmint.model.scope import Entitlement
+from taskmint.model.secret import Secret
+from taskmint.ports import Minted, ProbeResult, Revocable, RevocableKind, TaskToken, TokenRequest
+
+
+def away(*, created_nothing: bool = True) -> Unavailable:
+    """Vault did not answer."""
+    return Unavailable(Code.VAULT_UNAVAILABLE, "away", fix="wait", created_nothing=created_nothing)
+
+
+def refused() -> BackendFailed:
+    """Vault answered 500, so whether something came to be is not known."""
+    return BackendFailed(Code.VAULT_ERROR, "500", fix="read its log")
+
+
+@dataclass
+class _Thing:
+    owner: str | None
+    alive: bool = True
+
+
+@dataclass
+class FakeVault:
+    """
+    `faults[method]` is a queue of errors to raise, one per call.
+
+    `lost[method]` counts calls whose effect happens and whose answer is lost.
+    `gates[method]` holds calls until the event is set. `stubborn` makes revocations answer
+    success and change nothing.
+    """
+
+    ttl: timedelta = timedelta(seconds=60)
+    stubborn: bool = False
+    not_ready: str | None = None
+    sessions: int = 0
+    faults: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
+    lost: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    requests: list[TokenRequest] = field(default_factory=list)
+    things: dict[str, _Thing] = field(default_factory=dict)
+    quiet: asyncio.Event = field(default_factory=asyncio.Event)  # nothing is alive any more
+    pulse: asyncio.Condition = field(default_factory=asyncio.Condition)
+    numbers: "itertools.count[int]" = field(default_factory=itertools.count)
+
+    @property
+    def alive(self) -> set[str]:
+        """The ids of every lease and token that still works."""
+        return {name for name, thing in self.things.items() if thing.alive}
+
+    async def create_task_token(self, request: TokenRequest) -> TaskToken:
+        """Make a token."""
+        await self._called("create_task_token")
+        accessor = f"accessor-{next(self.numbers)}"
+        self.things[accessor] = _Thing(None)
+        self.requests.append(request)
+        self._maybe_lost("create_task_token")
+        return TaskToken(Secret(f"s.{accessor}-canary-token"), accessor, self.ttl)
+
+    async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
+        """Make a lease that the token owns."""
+        await self._called("mint")
+        lease = f"{entitlement.mount}/{entitlement.path}/{next(self.numbers)}"
+        self.things[lease] = _Thing(token.accessor)
+        self._maybe_lost("mint")
+        return Minted(
+            entitlement.name,
+            Secret({"username": "u", "password": f"canary-password-{lease}"}),
+            Revocable(RevocableKind.LEASE, lease),
+            self.ttl,
+            renewable=True,
+            user_name="u",
+        )
+
+    async def renew(self, revocable: Revocable, increment: timedelta) -> timedelta:
+        """Grant the increment to what is alive."""
+        await self._called("renew")
+        if not self.things[revocable.id].alive:
+            raise BackendFailed(Code.VAULT_ERROR, "no such lease")
+        return increment
+
+    async def revoke(self, revocable: Revocable) -> None:
+        """End a thing and what it owns."""
+        await self._called("revoke")
+        if self.stubborn:
+            return
+        for name, thing in self.things.items():
+            if revocable.id in {name, thing.owner}:
+                thing.alive = False
+        if not self.alive:
+            self.quiet.set()
+
+    async def is_gone(self, revocable: Revocable) -> bool:
+        """Look up."""
+        await self._called("is_gone")
+        return not self.things[revocable.id].alive
+
+    async def probe(self, request: TokenRequest, entitlement: Entitlement) -> ProbeResult:
+        """Terminate one session per call."""
+        del request, entitlement
+        await self._called("probe")
+        seen = self.sessions
+        self.sessions = max(0, seen - 1)
+        return ProbeResult(sessions=seen, roles=0)
+
+    def ready(self) -> str | None:
+        """As told."""
+        return self.not_ready
+
+    async def until_called(self, method: str, times: int = 1) -> None:
+        """Wait until a method has been called so often."""
+        async with self.pulse:
+            await self.pulse.wait_for(lambda: self.calls.count(method) >= times)
+
+    async def _called(self, method: str) -> None:
+        self.calls.append(method)
+        async with self.pulse:
+            self.pulse.notify_all()
+        if method in self.gates:
+            await self.gates[method].wait()
+        if self.faults[method]:
+            raise self.faults[method].popleft()
+
+    def _maybe_lost(self, method: str) -> None:
+        if self.lost[method]:
+            self.lost[method] -= 1
+            raise away(created_nothing=False)

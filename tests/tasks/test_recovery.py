@@ -1,0 +1,136 @@
+"""After a restart, tasks that may live are adopted and everything else is taken back (P8)."""
+
+from datetime import timedelta
+
+import pytest
+
+from taskmint.errors import NotFound
+from taskmint.model.state import EndCause, TaskState
+from taskmint.ports import Event
+from taskmint.tasks.task import IdempotencyKey
+
+from tasks.world import REPORT, SHORT, World, ask, caller
+
+WAIT = timedelta(seconds=20)
+
+
+async def started(world: World, text: str = REPORT, key: IdempotencyKey | None = None) -> str:
+    """Start one task and stop the service as a planned restart does."""
+    async with world.running(text) as service:
+        view = await service.start(caller(), ask(), key)
+        await service.stop(revoke=False, grace=WAIT)
+    return view.id
+
+
+async def test_p8_a_running_task_is_adopted_and_renewed() -> None:
+    """P8: its process lives, its deadline has not passed: it goes on under the same id."""
+    world = World()
+    task_id = await started(world)
+    async with world.running() as service:
+        shown = await service.show(caller(), task_id, timedelta())
+
+        assert shown.state is TaskState.ACTIVE
+        assert shown.credentials is None
+        assert world.ledger.entries[-1].event is Event.ADOPTED
+        world.processes.watches[-1].exit()
+        ended = await service.show(caller(), task_id, WAIT)
+        assert ended.cause is EndCause.PROCESS_EXITED
+        assert world.vault.alive == set()
+
+
+async def test_p8_an_adopted_task_is_renewed_at_once() -> None:
+    """Nobody knows how long the restart took, so renewal does not wait."""
+    world = World()
+    task_id = await started(world)
+    async with world.running() as service:
+        await service.show(caller(), task_id, timedelta(milliseconds=500))
+
+        assert "renewal ok" in world.seen.events
+
+
+async def test_p8_a_task_whose_process_is_gone_is_taken_back() -> None:
+    """The process died while nobody watched."""
+    world = World()
+    task_id = await started(world)
+    world.processes.gone_pids = {4242}
+    async with world.running() as service:
+        ended = await service.show(caller(), task_id, WAIT)
+
+        assert ended.cause is EndCause.NOT_RECOVERED
+        assert world.vault.alive == set()
+
+
+async def test_p8_a_task_whose_deadline_passed_meanwhile_is_taken_back() -> None:
+    """Suspended or down past the deadline."""
+    world = World()
+    task_id = await started(world)
+    world.clock.pass_time(timedelta(minutes=6))
+    async with world.running() as service:
+        assert (await service.show(caller(), task_id, WAIT)).state is TaskState.REVOKED
+
+
+async def test_p8_after_a_reboot_the_wall_clock_says_what_is_left() -> None:
+    """Boot-clock times of another boot mean nothing; a deadline-only task goes on until its own."""
+    world = World()
+    text = SHORT.replace("DEADLINE", "5m").replace("ENDS", "{deadline_only: true}")
+    task_id = await started(world, text)
+    world.boot_id = "boot-2"
+    world.clock.boot_offset -= 10_000
+    async with world.running(text) as service:
+        shown = await service.show(caller(), task_id, timedelta())
+        assert shown.state is TaskState.ACTIVE
+        world.clock.boot_offset += 301
+        assert (await service.show(caller(), task_id, WAIT)).cause is EndCause.DEADLINE
+
+
+@pytest.mark.parametrize("kept", [1, 2, 3])
+async def test_p8_a_crash_after_any_durable_point_of_a_start_leaves_nothing(kept: int) -> None:
+    """Intent alone, accessor known, or all known but never delivered to a living process."""
+    world = World()
+    await started(world)
+    del world.ledger.entries[kept:]
+    world.processes.gone_pids = {4242}
+    async with world.running() as service:
+        world.clock.pass_time(timedelta(seconds=70))
+        await service.stop(revoke=False, grace=WAIT)
+
+        assert world.ledger.entries[-1].event is Event.REVOKED
+        if kept > 1:
+            assert world.vault.alive == set()
+
+
+async def test_p8_an_end_that_had_begun_is_seen_through() -> None:
+    """Killed between ENDING and REVOKED: the next start revokes, under the same cause."""
+    world = World()
+    async with world.running() as service:
+        view = await service.start(caller(), ask(), None)
+        await service.end(caller(), view.id, EndCause.FAILED, WAIT)
+    del world.ledger.entries[-1]
+    async with world.running() as service:
+        ended = await service.show(caller(), view.id, WAIT)
+
+        assert ended.cause is EndCause.FAILED
+        assert ended.state is TaskState.REVOKED
+
+
+async def test_p8_finished_tasks_are_not_taken_up() -> None:
+    """What reached a terminal state stays closed."""
+    world = World()
+    async with world.running() as service:
+        view = await service.start(caller(), ask(), None)
+        await service.end(caller(), view.id, EndCause.SUCCEEDED, WAIT)
+    async with world.running() as service:
+        with pytest.raises(NotFound):
+            await service.show(caller(), view.id, timedelta())
+
+
+async def test_a_key_outlives_the_restart() -> None:
+    """The same key and body still name the same task; its credentials are gone with the process."""
+    world = World()
+    key = IdempotencyKey("k", "b")
+    task_id = await started(world, key=key)
+    async with world.running() as service:
+        known = service.overview()
+        assert [view.id for view in known] == [task_id]
+        with pytest.raises(Exception, match="delivered and forgotten"):
+            await service.start(caller(), ask(), key)

@@ -1,0 +1,113 @@
+"""A task service among fakes that behave, and callers for it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from taskmint.config import DEFAULT_CLASSES
+from taskmint.model.caller import Caller, IdentityMethod
+from taskmint.model.peer import Peer, PeerProof
+from taskmint.model.scope import RequestFacts
+from taskmint.model.spiffe import SpiffeId
+from taskmint.policy.load import Policy, load_policy
+from taskmint.tasks.limits import TaskLimits
+from taskmint.tasks.outside import Outside, Settings
+from taskmint.tasks.service import TaskService
+
+from fakes.clock import SteppedClock
+from fakes.ledger import MemoryLedger
+from fakes.observer import Seen
+from fakes.processes import FakeProcesses
+from fakes.vault import FakeVault
+
+REPORT = """
+version: 1
+tasks:
+  report:
+    owner: team-orders@example.org
+    class: batch
+    who: [spiffe://example.org/job]
+    parameters: {region: {enum: [eu, us]}}
+    deadline: {default: 5m, max: 30m}
+    ends: {bind: [peer, parent], heartbeat: 60s}
+    scope:
+      warehouse:
+        secret: {mount: database, path: "creds/orders-ro-{region}", proof: login}
+      archive:
+        secret: {mount: kv, path: "data/archive"}
+"""
+
+SHORT = """
+version: 1
+tasks:
+  report:
+    owner: team-orders@example.org
+    class: batch
+    dead_man: 3s
+    who: [spiffe://example.org/job]
+    parameters: {region: {enum: [eu, us]}}
+    deadline: {default: DEADLINE, max: 30m}
+    ends: ENDS
+    scope:
+      warehouse: {secret: {mount: database, path: "creds/orders-ro-{region}"}}
+"""
+
+
+def policy(text: str = REPORT) -> Policy:
+    """Load one policy text."""
+    return load_policy([("policy.yaml", text.encode())], DEFAULT_CLASSES)
+
+
+def caller(path: str = "/job", *, uid: int = 1000, pid: int = 4242, evidence: str = "e1") -> Caller:
+    """A proven caller, as the identity package would build it."""
+    peer = Peer(pid, uid, uid, None, 1, 1, PeerProof.PIDFD)
+    until = datetime.now(UTC) + timedelta(minutes=5)
+    spiffe_id = SpiffeId("example.org", path)
+    return Caller(spiffe_id, IdentityMethod.JWT_SVID, peer, until, evidence)
+
+
+def ask(task: str = "report", **more: object) -> RequestFacts:
+    """A request for the report."""
+    return RequestFacts(task=task, parameters={"region": "eu"}, purpose="nightly", **more)  # type: ignore[arg-type] # keyword pass-through
+
+
+@dataclass
+class World:
+    """Everything around the service; `service` is made by `running`."""
+
+    vault: FakeVault = field(default_factory=FakeVault)
+    ledger: MemoryLedger = field(default_factory=MemoryLedger)
+    processes: FakeProcesses = field(default_factory=FakeProcesses)
+    clock: SteppedClock = field(default_factory=SteppedClock)
+    seen: Seen = field(default_factory=Seen)
+    crashes: list[BaseException] = field(default_factory=list)
+    boot_id: str = "boot-1"
+
+    def outside(self) -> Outside:
+        """The ports."""
+        log = structlog.stdlib.get_logger()
+        return Outside(self.vault, self.ledger, self.processes, self.clock, self.seen, log)
+
+    @asynccontextmanager
+    async def running(
+        self,
+        text: str = REPORT,
+        *,
+        limits: TaskLimits | None = None,
+        delivery_window: timedelta = timedelta(seconds=60),
+    ) -> AsyncIterator[TaskService]:
+        """A recovered service; whatever crashed in it fails the test."""
+        settings = Settings(
+            "node-a",
+            self.boot_id,
+            limits=limits or TaskLimits(),
+            delivery_window=delivery_window,
+        )
+        loaded = policy(text)
+        async with TaskService(loaded, self.outside(), settings, self.crashes.append) as service:
+            await service.recover()
+            yield service
+        assert self.crashes == []
