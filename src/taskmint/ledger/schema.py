@@ -1,0 +1,175 @@
+"""
+The database's tables, schema 1 (docs/ledger.md describes them for other readers).
+
+One INSERT into the view `incoming` is one transaction: its trigger writes the row, puts the clear
+values beside it, moves the projection and purges the handles of a finished task. One statement
+per batch matters: SQLite's Python binding gives up the interpreter's lock at each one, and under
+a busy event loop every such hand-over costs up to a switch interval.
+"""
+
+from functools import cache
+from typing import Final
+
+APPLICATION_ID: Final = 0x746D6C67  # "tmlg"; file(1) and `PRAGMA application_id` show it
+
+HEADER: Final = """
+CREATE TABLE header (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  schema INTEGER NOT NULL,
+  node TEXT NOT NULL,
+  epoch TEXT NOT NULL,
+  recoveries INTEGER NOT NULL
+) STRICT
+"""
+
+ENTRIES: Final = """
+CREATE TABLE entries (
+  position INTEGER PRIMARY KEY,
+  event TEXT NOT NULL,
+  task TEXT,
+  state TEXT,
+  at TEXT NOT NULL,
+  facts TEXT NOT NULL,
+  handles TEXT,
+  free_text TEXT,
+  previous TEXT NOT NULL,
+  hash TEXT NOT NULL
+) STRICT
+"""
+
+ENTRIES_BY_TASK: Final = """
+CREATE INDEX entries_by_task ON entries (task, position) WHERE task IS NOT NULL
+"""
+
+HANDLES: Final = """
+CREATE TABLE handles (
+  task TEXT NOT NULL,
+  position INTEGER NOT NULL,
+  salt BLOB NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (task, position)
+) STRICT, WITHOUT ROWID
+"""
+
+FREE_TEXT: Final = """
+CREATE TABLE free_text (
+  position INTEGER PRIMARY KEY,
+  salt BLOB NOT NULL,
+  value TEXT NOT NULL
+) STRICT
+"""
+
+UNFINISHED: Final = """
+CREATE TABLE unfinished (
+  task TEXT PRIMARY KEY,
+  state TEXT NOT NULL,
+  position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID
+"""
+
+# max() makes SQLite take the bare column `state` from the same row (sqlite.org/lang_select.html).
+LAST_STATES: Final = """
+CREATE VIEW last_states AS
+SELECT task, state, max(position) AS position FROM entries
+WHERE task IS NOT NULL AND state IS NOT NULL GROUP BY task
+"""
+
+INCOMING: Final = """
+CREATE VIEW incoming AS
+SELECT entries.*,
+       NULL AS handles_salt, NULL AS handles_value,
+       NULL AS free_text_salt, NULL AS free_text_value,
+       0 AS final
+FROM entries
+"""
+
+APPEND_ROW: Final = """
+CREATE TRIGGER append_row INSTEAD OF INSERT ON incoming BEGIN
+  INSERT INTO entries VALUES (
+    NEW.position, NEW.event, NEW.task, NEW.state, NEW.at, NEW.facts,
+    NEW.handles, NEW.free_text, NEW.previous, NEW.hash
+  );
+  INSERT INTO handles
+    SELECT NEW.task, NEW.position, NEW.handles_salt, NEW.handles_value
+    WHERE NEW.handles_value IS NOT NULL AND NOT NEW.final;
+  INSERT INTO free_text
+    SELECT NEW.position, NEW.free_text_salt, NEW.free_text_value
+    WHERE NEW.free_text_value IS NOT NULL;
+  INSERT INTO unfinished
+    SELECT NEW.task, NEW.state, NEW.position
+    WHERE NEW.task IS NOT NULL AND NEW.state IS NOT NULL AND NOT NEW.final
+    ON CONFLICT (task) DO UPDATE SET state = excluded.state, position = excluded.position;
+  DELETE FROM unfinished WHERE NEW.final AND task = NEW.task;
+  DELETE FROM handles WHERE NEW.final AND task = NEW.task;
+END
+"""
+
+CREATE: Final = (
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    HEADER,
+    ENTRIES,
+    ENTRIES_BY_TASK,
+    HANDLES,
+    FREE_TEXT,
+    UNFINISHED,
+    LAST_STATES,
+    INCOMING,
+    APPEND_ROW,
+)
+
+INSERT_HEADER: Final = "INSERT INTO header VALUES (1, ?, ?, ?, 0)"
+SELECT_HEADER: Final = "SELECT schema, node, epoch FROM header"
+# A write of one page: what tells that the disk takes writes again.
+COUNT_RECOVERY: Final = "UPDATE header SET recoveries = recoveries + 1"
+
+# A row and its clear values, in the order that reader.py unpacks.
+SELECT_ROWS: Final = """
+SELECT e.position, e.event, e.task, e.state, e.at, e.facts, e.handles, e.free_text,
+       e.previous, e.hash, h.salt, h.value, f.salt, f.value
+FROM entries AS e
+LEFT JOIN handles AS h ON h.task = e.task AND h.position = e.position
+LEFT JOIN free_text AS f ON f.position = e.position
+"""
+
+# What the rows say and the projection does not, and the other way round.
+PROJECTION_DIFFERENCES: Final = """
+WITH said AS (
+  SELECT task, state, position FROM last_states
+  WHERE state NOT IN (SELECT value FROM json_each(:terminal))
+)
+SELECT task, position FROM (SELECT * FROM said EXCEPT SELECT * FROM unfinished)
+UNION
+SELECT task, position FROM (SELECT * FROM unfinished EXCEPT SELECT * FROM said)
+"""
+CLEAR_PROJECTION: Final = "DELETE FROM unfinished"
+REBUILD_PROJECTION: Final = """
+INSERT INTO unfinished
+SELECT task, state, position FROM last_states
+WHERE state NOT IN (SELECT value FROM json_each(:terminal))
+"""
+
+# The second condition holds when a stepped clock put older times behind newer ones.
+PURGE_FREE_TEXT: Final = """
+DELETE FROM free_text WHERE position IN (
+  SELECT f.position FROM free_text AS f JOIN entries AS e USING (position)
+  WHERE f.position < :before AND e.at < :at
+  AND (e.task IS NULL OR e.task NOT IN (SELECT task FROM unfinished))
+  ORDER BY f.position LIMIT :most
+)
+"""
+
+
+# Of the positions, which have no gaps: the first, and the one after the last.
+SELECT_BOUNDS: Final = """
+SELECT coalesce(min(position), 1), coalesce(max(position), 0) + 1 FROM entries
+"""
+SELECT_TIME: Final = "SELECT at FROM entries WHERE position = ?"
+
+_INSERT: Final = "INSERT INTO incoming VALUES "
+_VALUES: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+
+@cache
+def insert_rows(count: int) -> str:
+    """Return the one statement that appends `count` rows."""
+    return _INSERT + ", ".join([_VALUES] * count)

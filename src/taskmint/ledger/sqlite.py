@@ -1,0 +1,189 @@
+"""
+`ports.Ledger` on one SQLite file: entries in, durable and chained rows out.
+
+It writes what it is given: whether a task may go from one state to another is not decided here.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from taskmint.errors import Unavailable
+from taskmint.failpoints import Failpoints
+from taskmint.ports import Entry
+
+from .chain import Head
+from .files import refusal
+from .group_commit import COMMIT_SECONDS, LONGEST_QUEUE, GroupCommit
+from .reader import LedgerReader
+from .rows import SALT_BYTES, Prepared, entry_of, instant, prepare
+from .writer import LedgerWriter
+
+FIRST_RETRY_SECONDS: Final = 1.0
+LONGEST_RETRY_SECONDS: Final = 30.0
+PURGED_AT_ONCE: Final = 500  # rows per transaction, so that appends do not wait for a purge
+
+
+class SqliteLedger:
+    """
+    One file, one writer; `async with SqliteLedger(...) as ledger`.
+
+    `changed` is called on the loop with the reason when appending stops to work, and with None
+    when it works again: for the log and the alarm.
+
+    While it does not work, `append` refuses at once (P7: new tasks get 503, revocation goes on
+    without the ledger). A fault that may pass, such as a full disk, is tried again in the
+    background: the file is opened and checked anew. Any other fault lasts until a restart.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        node: str,
+        failpoints: Failpoints,
+        changed: Callable[[str | None], None] = lambda _: None,
+        longest_queue: int = LONGEST_QUEUE,
+        commit_seconds: float = COMMIT_SECONDS,
+    ) -> None:
+        self._path = path
+        self._writer = LedgerWriter(path, node, failpoints)
+        self._changed = changed
+        self._longest_queue = longest_queue
+        self._commit_seconds = commit_seconds
+        self._commits: GroupCommit[Prepared] | None = None
+        self._recovery: asyncio.Task[None] | None = None
+        self._reason: str | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the file and start the writer. Raises Unavailable(ledger_unavailable)."""
+        commits = GroupCommit(
+            self._writer.append,
+            noticed=self._notice,
+            longest_queue=self._longest_queue,
+            deadline=self._commit_seconds,
+        )
+        commits.start()
+        try:
+            await commits.run(self._writer.open)
+        except BaseException:
+            await self._stop(commits)
+            raise
+        self._commits = commits
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Write what is queued, then close the file and let go of its lock."""
+        if self._recovery:
+            self._recovery.cancel()
+        if self._commits:
+            await self._stop(self._commits)
+
+    async def append(self, entry: Entry) -> None:
+        """
+        Return once the entry is on stable storage.
+
+        Raises Unavailable(ledger_unavailable); then it may be there or not. Raises ValueError for
+        an entry that JSON cannot carry.
+        """
+        if self._commits is None:
+            raise refusal("the ledger is not open")
+        if reason := self.ready():
+            raise refusal(reason)
+        await self._commits.submit(prepare(entry, os.urandom(2 * SALT_BYTES)))
+
+    async def unfinished(self) -> Sequence[Sequence[Entry]]:
+        """
+        Return the entries, in order, of every task whose last state is not terminal.
+
+        Works while appending does not. Raises Unavailable(ledger_unavailable), also when a row is
+        not what was written: a task is not taken up again from a doubtful record.
+        """
+        return await asyncio.to_thread(_unfinished, self._path)
+
+    def ready(self) -> str | None:
+        """None when entries can be appended, else the reason why not."""
+        if self._commits is None:
+            return "the ledger is not open"
+        fault = self._writer.fault
+        return fault.reason if fault else self._commits.trouble()
+
+    async def purge_older_than(self, moment: datetime) -> int:
+        """
+        Purge the free texts of rows older than this whose task is finished; say how many.
+
+        Raises Unavailable(ledger_unavailable).
+        """
+        if self._commits is None:
+            raise refusal("the ledger is not open")
+        at = instant(moment)
+        counts: list[int] = []
+        while not counts or counts[-1] == PURGED_AT_ONCE:
+            await self._commits.run(
+                lambda: counts.append(self._writer.purge_free_text(at, PURGED_AT_ONCE))
+            )
+        return sum(counts)
+
+    @property
+    def head(self) -> Head:
+        """The newest durable row's position and hash: export it, and truncation shows."""
+        return self._writer.head
+
+    @property
+    def waiting(self) -> int:
+        """How many entries wait for the disk."""
+        return self._commits.waiting() if self._commits else 0
+
+    @property
+    def repaired(self) -> tuple[str, ...]:
+        """Tasks whose projection did not follow from the rows when the file was opened."""
+        return self._writer.repaired
+
+    async def _stop(self, commits: GroupCommit[Prepared]) -> None:
+        self._commits = None
+        try:
+            await commits.run(self._writer.close)
+        finally:
+            await commits.stop()
+
+    def _notice(self) -> None:
+        if self._commits is None:
+            return  # opening or closing; whoever does that is told
+        reason = self.ready()
+        if reason != self._reason:
+            self._reason = reason
+            self._changed(reason)
+        fault = self._writer.fault
+        if fault and fault.passing and (self._recovery is None or self._recovery.done()):
+            recovery = self._recover(self._commits)
+            self._recovery = asyncio.create_task(recovery, name="ledger-recovery")
+
+    async def _recover(self, commits: GroupCommit[Prepared]) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while (fault := self._writer.fault) and fault.passing:
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LONGEST_RETRY_SECONDS)
+            try:
+                await commits.run(self._writer.recover)
+            except Unavailable:
+                continue
+        self._notice()
+
+
+def _unfinished(path: Path) -> Sequence[Sequence[Entry]]:
+    with LedgerReader.open(path) as reader:
+        try:
+            return [[entry_of(stored) for stored in rows] for rows in reader.unfinished()]
+        except ValueError as error:
+            raise refusal(
+                f"a newer version of taskmint wrote the ledger {path}: {error}"
+            ) from error

@@ -1,0 +1,224 @@
+"""
+The one writer of a ledger file: everything here runs on the one thread that GroupCommit owns.
+
+A failed commit is never tried again on the same connection: after a failed fsync the kernel may
+have dropped what it could not write, and a second fsync would succeed over the hole.
+"""
+
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from taskmint.errors import Unavailable
+from taskmint.failpoints import Failpoint, Failpoints
+
+from . import schema
+from .chain import SCHEMA, ChainCheck, Head, Row, link
+from .connection import Connection, Fault, Faulty, connect_writer, translated
+from .files import claim, refusal
+from .reader import TERMINAL_STATES, Header, LedgerReader, read_header
+from .rows import Prepared
+
+CHECKED_ROWS: Final = 1000  # at the end of the chain, at each opening
+
+
+class LedgerWriter:
+    """
+    Appends prepared entries to the file at `path`, for the node `node`.
+
+    `head` and `fault` may be read from other threads; each is replaced, never changed.
+    """
+
+    def __init__(self, path: Path, node: str, failpoints: Failpoints) -> None:
+        self._path = path
+        self._node = node
+        self._failpoints = failpoints
+        self._lock: int | None = None
+        self._connection: Connection | None = None
+        self.head = Head(0, "")
+        self.fault: Fault | None = None
+        self.repaired: tuple[str, ...] = ()
+
+    def open(self) -> None:
+        """
+        Take the file, check it, and stand ready to append.
+
+        1. The place is safe and no other process writes there (files.claim).
+        2. A new file gets its header; an old one is a ledger of ours, of a schema that we know,
+           of this node.
+        3. Its last rows follow from each other, and the first from the header.
+        4. The projection follows from the rows; where it does not, it is made anew and said.
+
+        Raises Unavailable(ledger_unavailable).
+        """
+        self._lock = claim(self._path)
+        try:
+            connection = self._connection = connect_writer(self._path)
+            self.head = self._checked_head(connection, self._header(connection))
+            self._repair(connection)
+        except Faulty as error:
+            self.close()
+            raise refusal(f"{self._path} cannot be opened: {error.fault.reason}") from error
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let go of the lock."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+
+    def append(self, batch: Sequence[Prepared]) -> None:
+        """
+        Commit the batch as one transaction; return when it is on stable storage.
+
+        Raises Unavailable(ledger_unavailable); then the rows may or may not be there.
+        """
+        connection = self._usable()
+        head = self.head
+        values: list[str | int | bytes | None] = []
+        for prepared in batch:
+            row = link(head.hash, prepared.at_position(head.position + 1))
+            head = Head(row.position, row.hash)
+            values += _cells(row, prepared)
+        try:
+            with translated():
+                self._failpoints.reach(Failpoint.LEDGER_BEFORE_COMMIT)
+                connection.execute(schema.insert_rows(len(batch)), values)
+                self._failpoints.reach(Failpoint.LEDGER_AFTER_COMMIT)
+        except Faulty as error:
+            raise self._fail(error) from error
+        self.head = head
+
+    def recover(self) -> None:
+        """
+        After a passing fault: open anew, check the end of the chain, and make one durable write.
+
+        Raises Unavailable(ledger_unavailable) while that does not work.
+        """
+        if self.fault is None or not self.fault.passing:
+            return
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        try:
+            connection = self._connection = connect_writer(self._path)
+            self.head = self._checked_head(connection, self._header(connection))
+            with translated():
+                connection.execute(schema.COUNT_RECOVERY)
+        except Faulty as error:
+            raise self._fail(error) from error
+        self.fault = None
+
+    def purge_free_text(self, at: str, most: int) -> int:
+        """
+        Purge up to `most` free texts of finished tasks whose row is older; say how many.
+
+        Raises Unavailable(ledger_unavailable).
+        """
+        connection = self._usable()
+        try:
+            with translated():
+                values = {"at": at, "before": _first_not_before(connection, at), "most": most}
+                return connection.execute(schema.PURGE_FREE_TEXT, values).rowcount
+        except Faulty as error:
+            raise self._fail(error) from error
+
+    # --- steps ---------------------------------------------------------------------------------
+
+    def _usable(self) -> Connection:
+        if self.fault is not None:
+            raise refusal(self.fault.reason)
+        if self._connection is None:
+            raise refusal("the ledger is not open")
+        return self._connection
+
+    def _fail(self, error: Faulty) -> Unavailable:
+        self.fault = error.fault
+        return refusal(error.fault.reason)
+
+    def _header(self, connection: Connection) -> Header:
+        with translated():
+            (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+        if not tables and not application:
+            self._create(connection)
+        elif application != schema.APPLICATION_ID:
+            raise refusal(f"{self._path} is a database, but not a ledger of taskmint")
+        header = read_header(connection)
+        if header.node != self._node:
+            raise refusal(
+                f"the ledger {self._path} belongs to node {header.node!r}, not to {self._node!r}",
+                "a ledger is not copied between nodes; set node.id back, or move the file away",
+            )
+        return header
+
+    def _create(self, connection: Connection) -> None:
+        with translated():
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in schema.CREATE:
+                connection.execute(statement)
+            header = (SCHEMA, self._node, secrets.token_hex(16))
+            connection.execute(schema.INSERT_HEADER, header)
+            connection.execute("COMMIT")
+
+    def _checked_head(self, connection: Connection, header: Header) -> Head:
+        check = ChainCheck(header.genesis)
+        head = Head(0, header.genesis)
+        for stored in LedgerReader(connection, header).newest(CHECKED_ROWS):
+            for finding in check.feed(stored.row):
+                raise refusal(
+                    f"row {finding.position} of the ledger is {finding.kind}: {finding.detail}",
+                    "see `taskmint audit verify`; to start a new ledger, move this file away: "
+                    "what it still lists as unfinished ends by its dead-man interval",
+                )
+            head = Head(stored.row.position, stored.row.hash)
+        return head
+
+    def _repair(self, connection: Connection) -> None:
+        terminal = {"terminal": TERMINAL_STATES}
+        with translated():
+            found = connection.execute(schema.PROJECTION_DIFFERENCES, terminal).fetchall()
+            self.repaired = tuple(str(task) for task, _ in found)
+            if found:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(schema.CLEAR_PROJECTION)
+                connection.execute(schema.REBUILD_PROJECTION, terminal)
+                connection.execute("COMMIT")
+
+
+def _cells(row: Row, prepared: Prepared) -> tuple[str | int | bytes | None, ...]:
+    body, handles, free_text = row.body, prepared.handles, prepared.free_text
+    return (
+        body.position,
+        body.event,
+        body.task,
+        body.state,
+        body.at,
+        body.facts,
+        body.handles,
+        body.free_text,
+        row.previous,
+        row.hash,
+        handles.salt if handles else None,
+        handles.text if handles else None,
+        free_text.salt if free_text else None,
+        free_text.text if free_text else None,
+        prepared.final,
+    )
+
+
+def _first_not_before(connection: Connection, at: str) -> int:
+    """Return the first position, as far as times rise with positions, that is not before `at`."""
+    low, high = connection.execute(schema.SELECT_BOUNDS).fetchone()
+    while low < high:
+        middle = (low + high) // 2
+        (found,) = connection.execute(schema.SELECT_TIME, (middle,)).fetchone()
+        low, high = (low, middle) if found >= at else (middle + 1, high)
+    return int(low)
