@@ -1,0 +1,82 @@
+"""The admin socket: roles from the kernel's word on the peer, and what each may do."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from taskmint.api.admin_api import Members, Role
+from taskmint.errors import Code
+
+from api.server import admin_socket
+from tasks.world import ask, caller
+
+OPERATOR = {Role.OPERATOR: Members(uids=frozenset({os.getuid()}))}
+AUDITOR = {Role.AUDITOR: Members(gids=frozenset({os.getgid()}))}
+
+
+async def test_an_operator_sees_and_ends_a_task(tmp_path: Path) -> None:
+    """Listed with what ties it to the database's log; ended with proof."""
+    async with admin_socket(tmp_path, OPERATOR) as http:
+        view = await http.service.start(caller(), ask(), None)
+        listed = (await http.ask("GET", "/v1/admin/tasks")).body["tasks"]
+        ended = await http.ask("POST", f"/v1/admin/tasks/{view.id}/end")
+
+        assert [task["id"] for task in listed] == [view.id]
+        assert listed[0]["user_names"] == ["u", "u"]
+        assert "accessor" not in str(listed)
+        assert ended.body["end_cause"] == "operator"
+        assert ended.body["credentials"] is None
+        assert (await http.ask("GET", "/v1/admin/tasks")).body["tasks"] == []
+
+
+async def test_status_names_every_component_and_its_reason(tmp_path: Path) -> None:
+    """Readiness, node, version, digest and counts."""
+    async with admin_socket(tmp_path, AUDITOR) as http:
+        http.world.vault.not_ready = "sealed"
+        status = (await http.ask("GET", "/v1/admin/status")).body
+
+        assert status["ready"]["components"]["vault"]["reason"] == "sealed"
+        assert status["live_tasks"] == 0
+        assert status["node"] == "node-a"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/admin/status"),
+        ("GET", "/v1/admin/tasks"),
+        ("GET", "/metrics"),
+        ("POST", "/v1/admin/tasks/tm_00000000000000000000000000/end"),
+        ("POST", "/v1/admin/reload"),
+    ],
+)
+async def test_without_a_role_everything_is_403(tmp_path: Path, method: str, path: str) -> None:
+    """Root or not: who is not named has no role here."""
+    async with admin_socket(tmp_path, {}) as http:
+        answer = await http.ask(method, path)
+
+        assert answer.status == 403
+        assert answer.body["code"] == Code.ROLE_MISSING
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/admin/tasks/tm_00000000000000000000000000/end", "/v1/admin/reload"]
+)
+async def test_an_auditor_changes_nothing(tmp_path: Path, path: str) -> None:
+    """Reading is the auditor's, acting the operator's."""
+    async with admin_socket(tmp_path, AUDITOR) as http:
+        assert (await http.ask("POST", path)).status == 403
+
+
+async def test_an_operator_reloads_and_scrapes(tmp_path: Path) -> None:
+    """What the daemon plugged in is called."""
+    async with admin_socket(tmp_path, OPERATOR) as http:
+        assert (await http.ask("POST", "/v1/admin/reload")).body == {
+            "policy_digest": "d",
+            "ended": 0,
+        }
+        async with http.session.get(
+            "http://localhost/metrics", headers={"X-Taskmint-Request": "true"}
+        ) as reply:
+            assert await reply.text() == "# nothing\n"
