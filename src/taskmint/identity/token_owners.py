@@ -1,0 +1,68 @@
+"""
+Which local user, or process, a token belongs to: the first that presented it.
+
+A bearer token is worth what it is to whoever holds it (JWT-SVID, section 7.1). On one node the
+kernel says who holds it, so a copy in another user's hands is refused until it expires. By user
+and not by process, because SPIRE gives every process of an entry the same token.
+"""
+
+from enum import StrEnum
+from typing import Final
+
+from taskmint.errors import Code, Unproven
+from taskmint.model.peer import Peer, PeerProof
+
+from .jwt_svid import JwtSvid, invalid
+
+_MOST: Final = 16_384
+
+_Owner = tuple[int, ...]
+
+
+class TokenBinding(StrEnum):
+    """`identity.token`: what a token is bound to."""
+
+    UID = "uid"
+    PROCESS = "process"
+
+
+class TokenOwners:
+    """Remembers, until it expires, who presented each token first."""
+
+    def __init__(self, binding: TokenBinding) -> None:
+        self._binding = binding
+        self._owners: dict[str, tuple[_Owner, int]] = {}
+
+    def claim(self, svid: JwtSvid, peer: Peer, now: float) -> None:
+        """Let the peer present the token, if it is the token's owner. Raises Unproven."""
+        owner = self._owner(peer)
+        known = self._owners.get(svid.evidence)
+        if known is None:
+            if len(self._owners) >= _MOST:
+                self._make_room(now)
+            self._owners[svid.evidence] = (owner, svid.expires_at)
+        elif known[0] != owner:
+            raise invalid(f"The token was first presented by another {self._binding_word()}.")
+
+    def _owner(self, peer: Peer) -> _Owner:
+        if self._binding is TokenBinding.UID:
+            return (peer.uid,)
+        if peer.proof is not PeerProof.PIDFD or peer.start_time is None:
+            # Without the kernel's own pidfd, another process may have taken the pid over.
+            raise Unproven(
+                Code.PEER_UNATTESTED,
+                "The kernel does not say firmly which process presents this token.",
+                fix="run Linux 6.5 or later, or bind tokens by uid",
+            )
+        return (peer.uid, peer.pid, peer.start_time)
+
+    def _binding_word(self) -> str:
+        return "user" if self._binding is TokenBinding.UID else "process"
+
+    def _make_room(self, now: float) -> None:
+        """Forget expired tokens, and otherwise the half that expires soonest."""
+        live = {key: known for key, known in self._owners.items() if known[1] > now}
+        if len(live) >= _MOST:
+            latest = sorted(live.items(), key=lambda item: item[1][1])
+            live = dict(latest[_MOST // 2 :])
+        self._owners = live

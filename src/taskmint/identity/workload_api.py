@@ -1,0 +1,326 @@
+"""
+The SPIFFE Workload API in, a current picture of whom to believe and our own JWT-SVIDs out.
+
+Asynchronous and unending: no agent at the start, an agent that goes away, refuses, cancels, ends
+its streams or comes back on a new socket are all the same to it, and it tries again for ever.
+What it last heard stays usable for `max_age` while the agent is away, and not a moment after the
+agent withdrew it. It verifies nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import urlsplit
+
+import structlog
+
+from taskmint.errors import Code, TaskmintError, Unavailable
+from taskmint.model.secret import Secret
+from taskmint.model.spiffe import SpiffeId
+from taskmint.ports import Clock
+
+from ._workload_proto import grpc, messages, open_stub
+from .jwt_bundle import decode_base64url
+from .strict_json import decode_object
+from .trust import Trust, read_jwt_bundles, read_x509_context
+
+_log = structlog.get_logger()
+
+_METADATA: Final = (("workload.spiffe.io", "true"),)  # SPIFFE Workload Endpoint, section 5
+_MAX_MESSAGE: Final = 4 << 20  # bytes; gRPC's own default, written down
+_CHANNEL_OPTIONS: Final = (
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.max_receive_message_length", _MAX_MESSAGE),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel does not inherit an old one's backoff
+    ("grpc.enable_retries", 0),
+    ("grpc.enable_http_proxy", 0),
+)
+_FIRST_PAUSE: Final = 0.1  # seconds before a stream is opened again; doubles
+_LONGEST_PAUSE: Final = 2.0
+_LOOK_AT_SOCKET: Final = 1.0  # seconds between looks for a new socket
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedJwtSvid:
+    """A JWT-SVID of our own."""
+
+    token: Secret[str]
+    spiffe_id: SpiffeId
+    expires_at: datetime
+
+
+class WorkloadApi:
+    """
+    Follows an agent's streams while entered.
+
+    `endpoint` is `unix:///path` (SPIFFE Workload Endpoint, section 4); `max_age` bounds, in
+    seconds, how long bundles are believed while nobody confirms them.
+    """
+
+    def __init__(
+        self, endpoint: str, clock: Clock, *, max_age: float = 3600.0, deadline: float = 5.0
+    ) -> None:
+        self.trust = Trust()
+        self._endpoint = endpoint
+        self._clock = clock
+        self._max_age = max_age
+        self._deadline = deadline
+        self._channel: Any = None
+        self._following: asyncio.Task[None] | None = None
+        self._version = 0
+        self._changed = asyncio.Event()
+        # Of the JWT bundles: whether their stream stands, and if not, since when (boottime).
+        self._standing = False
+        self._lost_at: float | None = None
+        self._why_not = "the Workload API has not answered yet"
+        # The last message of each stream: the same again changes nothing.
+        self._jwt_message: Any = None
+        self._x509_message: Any = None
+
+    async def __aenter__(self) -> Self:
+        """Start following; returns at once. Raises TaskmintError(config_invalid)."""
+        path = _socket_path(self._endpoint)
+        self._following = asyncio.create_task(self._follow(path), name="Workload API")
+        self._following.add_done_callback(_report_failure)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+
+    # --- what it knows -----------------------------------------------------------------------
+
+    def ready(self) -> str | None:
+        """None when the JWT bundles may be believed now, else the reason why not."""
+        if self._following is None or self._following.done():
+            return "the Workload API is not being followed"
+        if not self.trust.jwt:
+            return self._why_not
+        age = self.age()
+        if age > self._max_age:
+            return f"the Workload API has been away for {age:.0f} s"
+        return None
+
+    def age(self) -> float:
+        """Seconds since the agent last stood behind the JWT bundles; 0 while it does."""
+        if self._standing:
+            return 0.0
+        return float("inf") if self._lost_at is None else self._clock.boottime() - self._lost_at
+
+    @property
+    def version(self) -> int:
+        """Counts changes of `trust`; for `changed`."""
+        return self._version
+
+    async def changed(self, after: int) -> int:
+        """Wait until `version` is beyond `after`; returns it."""
+        while self._version <= after:
+            await self._changed.wait()
+        return self._version
+
+    async def first_bundles(self) -> None:
+        """Wait until `ready()` is None for the first time."""
+        while self.ready() is not None:
+            await self.changed(self._version)
+
+    # --- what it fetches ---------------------------------------------------------------------
+
+    async def fetch_jwt_svid(self, audience: str) -> FetchedJwtSvid:
+        """Fetch a JWT-SVID of our own. Raises Unavailable(identity_unavailable)."""
+        channel = self._channel
+        if channel is None:
+            raise _unavailable("the Workload API is not being followed")
+        request = messages.JWTSVIDRequest(audience=[audience])
+        try:
+            reply = await open_stub(channel).FetchJWTSVID(
+                request, timeout=self._deadline, metadata=_METADATA
+            )
+        except grpc.aio.AioRpcError as error:
+            raise _unavailable(f"the Workload API gave no JWT-SVID ({_code(error)})") from None
+        except (asyncio.CancelledError, grpc.aio.UsageError):
+            if _being_cancelled():
+                raise
+            raise _unavailable("the Workload API's socket was replaced") from None
+        try:
+            first = reply.svids[0]
+            return FetchedJwtSvid(
+                Secret(first.svid), SpiffeId.parse(first.spiffe_id), _expiry(first.svid)
+            )
+        except (IndexError, ValueError):
+            raise _unavailable("the Workload API gave a JWT-SVID that cannot be read") from None
+
+    # --- following ---------------------------------------------------------------------------
+
+    async def _follow(self, path: str) -> None:
+        """Hold one channel for as long as the socket is the same file, then build another."""
+        while True:
+            inode = await asyncio.to_thread(_inode, path)
+            async with grpc.aio.insecure_channel(
+                f"unix:{path}", options=_CHANNEL_OPTIONS
+            ) as channel:
+                self._channel = channel
+                stub = open_stub(channel)
+                async with asyncio.TaskGroup() as group:
+                    streams = [
+                        group.create_task(self._follow_jwt(stub)),
+                        group.create_task(self._follow_x509(stub)),
+                    ]
+                    await _until_replaced(path, inode)
+                    for stream in streams:
+                        stream.cancel()
+            _log.info("workload_api_socket_replaced")
+
+    async def _follow_jwt(self, stub: Any) -> None:
+        async for message in self._messages(
+            lambda: stub.FetchJWTBundles(messages.JWTBundlesRequest(), metadata=_METADATA),
+            "jwt_bundles",
+            self._jwt_lost,
+        ):
+            self._standing, self._lost_at = True, None
+            if self._jwt_message == message:  # after a reconnection, mostly
+                continue
+            self._jwt_message = message
+            bundles, unreadable = read_jwt_bundles(message)
+            _report_unreadable(unreadable)
+            self._why_not = "the Workload API gave no JWT bundle that can be read"
+            self._set(replace(self.trust, jwt=bundles, unreadable=unreadable))
+
+    async def _follow_x509(self, stub: Any) -> None:
+        async for message in self._messages(
+            lambda: stub.FetchX509SVID(messages.X509SVIDRequest(), metadata=_METADATA),
+            "x509_svid",
+            self._x509_lost,
+        ):
+            if self._x509_message == message:
+                continue
+            self._x509_message = message
+            bundles, own, unreadable = read_x509_context(message)
+            _report_unreadable(unreadable)
+            self._set(replace(self.trust, x509=bundles, own=own))
+
+    async def _messages(
+        self, open_stream: Callable[[], Any], name: str, lost: Callable[[str], None]
+    ) -> AsyncIterator[Any]:
+        """Yield a stream's new messages for ever, opening it again whatever ends it."""
+        pause, last = _FIRST_PAUSE, None
+        while True:
+            code = "ended"
+            call = open_stream()
+            try:
+                async for message in call:
+                    pause = _FIRST_PAUSE
+                    yield message
+            except grpc.aio.AioRpcError as error:
+                code = _code(error)
+            except asyncio.CancelledError:
+                if _being_cancelled():
+                    raise
+                code = "closed"
+            finally:
+                call.cancel()
+                lost(code)
+            if code != last:  # once, not every two seconds
+                _log.warning("workload_api_stream_lost", stream=name, reason=code)
+                last = code
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _jwt_lost(self, code: str) -> None:
+        """Note the loss; a refusal withdraws at once (Workload API, sections 4.4 and 6)."""
+        if self._standing:
+            self._standing, self._lost_at = False, self._clock.boottime()
+        if code == _DENIED:
+            self._why_not = "the Workload API refuses this daemon an identity"
+            self._jwt_message = None
+            if self.trust.jwt:
+                self._set(replace(self.trust, jwt={}))
+        elif not self.trust.jwt:
+            self._why_not = f"the Workload API is away ({code})"
+
+    def _x509_lost(self, code: str) -> None:
+        if code != _DENIED:
+            return
+        self._x509_message = None
+        if self.trust.x509 or self.trust.own:
+            self._set(replace(self.trust, x509={}, own=None))
+
+    def _set(self, trust: Trust) -> None:
+        self.trust = trust
+        self._version += 1
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+_DENIED: Final = "PERMISSION_DENIED"
+
+
+async def _until_replaced(path: str, inode: tuple[int, int] | None) -> None:
+    """Return when another file stands at the path: an agent came, or a new one took over."""
+    while True:
+        await asyncio.sleep(_LOOK_AT_SOCKET)
+        now = await asyncio.to_thread(_inode, path)
+        if now is not None and now != inode:
+            return
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _socket_path(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    if parts.scheme != "unix" or parts.netloc or not parts.path.startswith("/"):
+        raise TaskmintError(
+            Code.CONFIG_INVALID,
+            "the Workload API's endpoint is not an absolute Unix socket",
+            fix="write unix:///run/spire/agent/public/api.sock",
+        )
+    return parts.path
+
+
+def _expiry(token: str) -> datetime:
+    """Read our own token's expiry; it came from the agent, so its signature is not our business."""
+    claims = decode_object(decode_base64url(token.split(".")[1].encode()))
+    expires_at = claims.get("exp")
+    if not isinstance(expires_at, int):
+        raise ValueError("no expiry")  # noqa: TRY004 - one kind of refusal for one kind of input
+    return datetime.fromtimestamp(expires_at, UTC)
+
+
+def _being_cancelled() -> bool:
+    """Whether we are cancelled, rather than a call whose channel was closed under it."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _code(error: Any) -> str:
+    return str(error.code().name)
+
+
+def _unavailable(detail: str) -> Unavailable:
+    return Unavailable(
+        Code.IDENTITY_UNAVAILABLE,
+        detail,
+        fix="check that the SPIRE agent runs and that this daemon is registered",
+        created_nothing=True,
+    )
+
+
+def _report_unreadable(unreadable: Any) -> None:
+    for name, why in unreadable.items():
+        _log.warning("bundle_unreadable", bundle=name, reason=why)
+
+
+def _report_failure(following: asyncio.Task[None]) -> None:
+    if not following.cancelled() and following.exception() is not None:
+        _log.critical("workload_api_stopped", exc_info=following.exception())

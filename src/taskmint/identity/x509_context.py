@@ -1,0 +1,82 @@
+"""
+What the Workload API says about X.509 in, our own SVID and every trust domain's roots out.
+
+Nothing here verifies a peer. A bundle that cannot be read costs its own trust domain only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, TypeAlias
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+
+from taskmint.model.secret import Secret
+from taskmint.model.spiffe import SpiffeId
+
+X509Bundles: TypeAlias = Mapping[str, tuple[x509.Certificate, ...]]
+
+MAX_BYTES: Final = 1 << 20
+_SEQUENCE: Final = 0x30  # the DER tag that every certificate begins with
+_LONG_FORM: Final = 0x80
+
+
+@dataclass(frozen=True, slots=True)
+class OwnSvid:
+    """Our own X.509-SVID: DER chain, leaf first, and its key as PKCS #8 DER."""
+
+    spiffe_id: SpiffeId
+    chain: tuple[bytes, ...]
+    key: Secret[bytes] = field(repr=False)
+    expires_at: datetime
+
+
+def parse_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
+    """Read the SVID that the agent gave us. Raises ValueError."""
+    certificates = split_der(chain)
+    if not certificates or not key:
+        raise ValueError("an X.509-SVID has a certificate and a key")
+    return OwnSvid(
+        spiffe_id=SpiffeId.parse(spiffe_id),
+        chain=certificates,
+        key=Secret(key),
+        expires_at=load_certificate(certificates[0]).not_valid_after_utc,
+    )
+
+
+def parse_x509_bundle(der: bytes) -> tuple[x509.Certificate, ...]:
+    """Read concatenated DER roots; none is valid and trusts nobody. Raises ValueError."""
+    return tuple(map(load_certificate, split_der(der)))
+
+
+def load_certificate(der: bytes) -> x509.Certificate:
+    """Read one certificate. Raises ValueError, whatever the library raises."""
+    try:
+        return x509.load_der_x509_certificate(der)
+    except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
+        raise ValueError("not a certificate that can be read") from error
+
+
+def split_der(text: bytes) -> tuple[bytes, ...]:
+    """Split concatenated DER sequences (X.690, section 8.1.3). Raises ValueError."""
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"certificates have at most {MAX_BYTES} bytes together")
+    parts: list[bytes] = []
+    while text:
+        if len(text) < 2 or text[0] != _SEQUENCE:  # noqa: PLR2004 - a tag and a length
+            raise ValueError("not a DER sequence")
+        length, start = text[1], 2
+        if length & _LONG_FORM:
+            start += length ^ _LONG_FORM
+            length = int.from_bytes(text[2:start])
+        end = start + length
+        if end > len(text) or start == end:
+            raise ValueError("a DER sequence ends early")
+        parts.append(text[:end])
+        text = text[end:]
+    return tuple(parts)
+
+
+EMPTY_BUNDLES: Final[X509Bundles] = MappingProxyType({})
