@@ -1,0 +1,93 @@
+"""
+What an administrator does once in a fresh OpenBao, before taskmint comes: mounts, roles, JWT auth.
+
+Everything that belongs to taskmint's own plan is not here: `taskmint vault apply` writes it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from .bao_http import BaoHttp
+from .postgres import DATABASE, VAULT_USER, Postgres
+
+DATABASE_MOUNT: Final = "database"
+JWT_MOUNT: Final = "jwt"
+CONNECTION: Final = "orders"
+REGIONS: Final = ("eu", "us")
+
+_CONNECTIONS: Final = 16  # to PostgreSQL, of the one plugin: 4 by default would be the bottleneck
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """What `taskmint vault statements postgresql` recommends."""
+
+    revocation: Sequence[str]
+    probe: Sequence[str]
+
+
+async def set_up_database(
+    bao: BaoHttp, postgres: Postgres, statements: Statements, dead_man: timedelta
+) -> None:
+    """
+    Mount the database engine with the orders connection, and a read-only role for each region.
+
+    A role's leases live as long as the dead-man interval unless they are renewed, up to a day.
+    Beside each role stands its probe, which makes no account (decisions.md 4).
+    """
+    await bao.call("POST", f"sys/mounts/{DATABASE_MOUNT}", {"type": "database"})
+    roles = [f"orders-ro-{region}" for region in REGIONS]
+    await bao.call(
+        "POST",
+        f"{DATABASE_MOUNT}/config/{CONNECTION}",
+        {
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": (
+                "postgresql://{{username}}:{{password}}"
+                f"@{postgres.host}:{postgres.port}/{DATABASE}?sslmode=disable"
+            ),
+            "username": VAULT_USER,
+            "password": postgres.vault_password.reveal(),
+            "password_authentication": "scram-sha-256",
+            "max_open_connections": _CONNECTIONS,
+            "max_idle_connections": _CONNECTIONS,
+            "allowed_roles": [*roles, *(f"taskmint-probe-{role}" for role in roles)],
+        },
+    )
+    for region in REGIONS:
+        common = {"db_name": CONNECTION, "default_ttl": int(dead_man.total_seconds())}
+        await bao.call(
+            "POST",
+            f"{DATABASE_MOUNT}/roles/orders-ro-{region}",
+            common
+            | {
+                "max_ttl": "25h",
+                "creation_statements": _creation(region),
+                "revocation_statements": list(statements.revocation),
+            },
+        )
+        await bao.call(
+            "POST",
+            f"{DATABASE_MOUNT}/roles/taskmint-probe-orders-ro-{region}",
+            common | {"creation_statements": list(statements.probe)},
+        )
+
+
+async def set_up_jwt_auth(bao: BaoHttp, jwks_url: str) -> None:
+    """Believe the trust domain's JWT-SVIDs; who may log in with one is the plan's to say."""
+    await bao.call("POST", f"sys/auth/{JWT_MOUNT}", {"type": "jwt"})
+    await bao.call(
+        "POST",
+        f"auth/{JWT_MOUNT}/config",
+        {"jwks_url": jwks_url, "jwt_supported_algs": ["ES256"]},
+    )
+
+
+def _creation(region: str) -> list[str]:
+    """Make an account with the rights of a group role, and an end of its own."""
+    return [
+        "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'",
+        f'GRANT orders_ro_{region} TO "{{{{name}}}}"',
+    ]
