@@ -48,10 +48,10 @@ def _node_id(text: str) -> str:
 
 def _trust_domain(text: str) -> str:
     try:
-        SpiffeId.parse(f"spiffe://{text}")
+        named = SpiffeId.parse(f"spiffe://{text}")
     except ValueError:
-        text = ""
-    if not text or text != text.lower():
+        named = None
+    if named is None or named.path or named.trust_domain != text:
         raise refusal("is not a trust domain", "write for example prod.example.org, lower-case")
     return text
 

@@ -20,7 +20,7 @@ from .errors import Finding
 
 MAX_BYTES: Final = 4 * 1024 * 1024  # decisions.md: 4 MiB each
 MAX_DEPTH: Final = 24  # the policy schema needs 10
-MAX_NODES: Final = 500_000
+MAX_NODES: Final = 300_000  # a policy of 4 MiB has about 200,000
 MAX_FINDINGS: Final = 100
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -29,6 +29,7 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
+_YAML_1_1_WORDS: Final = frozenset("yYnN")  # in the standard, not in PyYAML
 _YAML_1_2_NUMBER = re.compile(r"0o[0-7]+|[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)")
 _GUESSES: Final = {
     "tag:yaml.org,2002:bool": "true or false",
@@ -107,6 +108,8 @@ def yaml_guess(text: str) -> str | None:
     for tag, pattern in resolvers.get(text[:1], ()):
         if pattern.match(text):
             return _GUESSES[tag]
+    if text in _YAML_1_1_WORDS:
+        return "true or false"
     return "a number" if _YAML_1_2_NUMBER.fullmatch(text) else None
 
 

@@ -43,6 +43,7 @@ _RFC_3339 = re.compile(
     re.ASCII,
 )
 _MODE = re.compile(r"0[0-7]{3}", re.ASCII)
+_MOST_SHOWN: Final = 20  # words listed in a finding
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -239,7 +240,8 @@ def closest(word: str, known: Mapping[str, object] | frozenset[str]) -> str:
         return f"did you mean {near[0]}?"
     if not names:
         return "nothing can stand here"
-    return "known: " + ", ".join(names[:20]) + (", …" if len(names) > 20 else "")  # noqa: PLR2004
+    shown = ", ".join(names[:_MOST_SHOWN])
+    return f"known: {shown}{', …' if len(names) > _MOST_SHOWN else ''}"
 
 
 def _plain(node: Node) -> object:
@@ -268,8 +270,9 @@ def _finding(
     steps: tuple[str | int, ...],
     detail: ErrorDetails,
 ) -> Finding:
-    where = tuple(step for step in detail["loc"] if step != "[key]")
-    line, column = place(node, where)
+    of_key = detail["loc"][-1:] == ("[key]",)
+    where = detail["loc"][:-1] if of_key else detail["loc"]
+    line, column = _key_place(node, where) if of_key else place(node, where)
     context = detail.get("ctx", {})
     kind = detail["type"]
     if kind == "extra_forbidden":

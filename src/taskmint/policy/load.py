@@ -21,7 +21,7 @@ from .describe import describe
 from .schema import DefinitionSchema, PolicyFileSchema
 from .sharing import disagreements
 
-__all__ = ["Policy", "load_policy"]
+__all__ = ("Policy", "load_policy")
 
 
 def load_policy(files: Sequence[tuple[str, bytes]], classes: Mapping[str, ClassClocks]) -> Policy:
