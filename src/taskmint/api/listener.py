@@ -14,14 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import structlog
 from aiohttp import web
 
 from taskmint.errors import Code
-from taskmint.identity.peers import PeerReader, read_uid
-from taskmint.identity.procfs import boottime
 from taskmint.model.peer import Peer
 
 from .connection import Connection, Timeouts
@@ -51,6 +49,19 @@ _REFUSAL: Final = (
     b"Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
     % (len(_REFUSAL_BODY), _REFUSAL_BODY)
 )
+
+
+class PeerSource(Protocol):
+    """Who knows what the kernel says of a peer; identity/peers.py does."""
+
+    def check(self) -> None:
+        """Raise TaskmintError(config_invalid) when the kernel says less than is required."""
+
+    def read_uid(self, sock: socket.socket) -> int:
+        """Return only the peer's uid."""
+
+    def read(self, sock: socket.socket, *, first_pass: bool = False) -> Peer:
+        """Return the peer of a socket accepted just now, with a pidfd that the caller closes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +108,7 @@ class Listener:
         factory: Callable[[], web.RequestHandler],
         *,
         limits: ListenerLimits,
-        reader: PeerReader,
+        reader: PeerSource,
         inherited: bool = False,
     ) -> None:
         self.counts = ListenerCounts()
@@ -216,15 +227,14 @@ class Listener:
 
     def _accepted(self, sock: socket.socket) -> None:
         """Apply the caps, take the peer, and hand over; a refused socket is answered and closed."""
-        accepted_at = boottime()
-        uid = read_uid(sock)
+        uid = self._reader.read_uid(sock)
         if self.connections >= self._most or self._by_uid[uid] >= self._limits.connections_per_uid:
             self.counts.refused += 1
             _refuse(sock)
             return
         self.counts.accepted += 1
         sock.setblocking(False)
-        peer = self._reader.read(sock, accepted_at=accepted_at, first_pass=self._first_pass)
+        peer = self._reader.read(sock, first_pass=self._first_pass)
         loop = asyncio.get_running_loop()
         connection = Connection(
             peer, self._factory(), self._limits.timeouts, loop.time, self._released

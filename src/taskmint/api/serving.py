@@ -7,11 +7,10 @@ from socket import socket
 from aiohttp import http, web
 
 from taskmint.errors import Code, TaskmintError
-from taskmint.identity.peers import PeerReader
 from taskmint.model.peer import Peer
 
 from .gate import Serving
-from .listener import Listener, ListenerLimits
+from .listener import Listener, ListenerLimits, PeerSource
 
 
 def require_c_parser() -> None:
@@ -49,7 +48,7 @@ async def serving_http(
     application: Callable[[Serving], web.Application],
     *,
     limits: ListenerLimits,
-    reader: PeerReader,
+    reader: PeerSource,
     inherited: bool,
 ) -> AsyncIterator[Listener]:
     """

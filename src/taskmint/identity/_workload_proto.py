@@ -17,7 +17,7 @@ import grpc.aio
 from spiffe._proto import workload_pb2 as messages
 from spiffe._proto.workload_pb2_grpc import SpiffeWorkloadAPIStub
 
-__all__ = ["grpc", "messages", "open_stub"]
+__all__ = ("grpc", "messages", "open_stub")
 
 
 def open_stub(channel: grpc.aio.Channel) -> Any:

@@ -53,9 +53,15 @@ class PeerReader:
                     fix="run Linux 6.5 or later, or set peer.pidfd to prefer",
                 )
 
-    def read(self, sock: socket.socket, *, accepted_at: float, first_pass: bool = False) -> Peer:
+    def read_uid(self, sock: socket.socket) -> int:
+        """Return only the peer's uid, for counting before anything dearer is read."""
+        credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        uid: int = _UCRED.unpack(credentials)[1]
+        return uid
+
+    def read(self, sock: socket.socket, *, first_pass: bool = False) -> Peer:
         """
-        Return the peer of a socket accepted at `accepted_at` (CLOCK_BOOTTIME, seconds).
+        Return the peer of a socket that was accepted just now.
 
         The returned pidfd belongs to the caller, who closes it with the connection.
 
@@ -67,6 +73,7 @@ class PeerReader:
         4. Read start time, parent, session and namespace by pid.
         5. Poll the pidfd: if the process has exited meanwhile, (4) may tell of another: drop it.
         """
+        accepted_at = procfs.boottime()
         # 1.
         credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         pid, uid, gid = _UCRED.unpack(credentials)
@@ -105,13 +112,6 @@ class PeerReader:
         if procfs.read_pidfd(pidfd).ours:
             return self._own_namespace
         return procfs.read_pid_namespace(pid)
-
-
-def read_uid(sock: socket.socket) -> int:
-    """Return only the peer's uid, for counting before anything dearer is read."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-    uid: int = _UCRED.unpack(credentials)[1]
-    return uid
 
 
 def _peer_pidfd(sock: socket.socket) -> int | None:
