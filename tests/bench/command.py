@@ -1,0 +1,70 @@
+"""
+The benchmark as a command: what it measures is in arms.py, what it is held to in judge.py.
+
+Exit status: 0; 1 when a gate is not met in a full run, or when the arms did not ask OpenBao the
+same; 2 for a wrong option.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from taskmint.devstack.process import StackError
+
+from .audit import AuditTail, ListsDiffer
+from .ground import Ground
+from .judge import Results, verdicts
+from .load import LoadFailed
+from .report import as_json, lines
+from .rounds import checked_lists, measured
+from .sizes import FULL, QUICK, Sizes
+from .upkeep import CommandFailed, idle_memory, live_memory, wrapped
+
+
+def main() -> int:
+    """Run it; the exit status."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under a minute; judges no gate")
+    parser.add_argument(
+        "--output", type=Path, default=Path("bench.json"), help="default: bench.json"
+    )
+    options = parser.parse_args()
+    sizes = QUICK if options.quick else FULL
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        sys.stderr.write(f"[{time.monotonic() - began:5.1f} s] {what}\n")
+
+    try:
+        results, found = asyncio.run(_run(sizes, tell))
+    except (StackError, ListsDiffer, LoadFailed, CommandFailed) as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 1
+    judged = verdicts(results, found["live"], found["wrapped"])
+    sys.stdout.write("\n".join(lines(sizes, results, judged, found)) + "\n")
+    options.output.write_text(json.dumps(as_json(sizes, results, judged, found), indent=1) + "\n")
+    tell(f"wrote {options.output}")
+    failed = any(verdict.gate and not verdict.met for verdict in judged)
+    return int(failed and not options.quick)
+
+
+async def _run(sizes: Sizes, tell: Callable[[str], None]) -> tuple[Results, dict[str, Any]]:
+    tell("starting OpenBao, PostgreSQL, the Workload API, the daemon and bao proxy")
+    async with Ground.standing() as ground:
+        audit = AuditTail(ground.stack.bao.audit_log)
+        tell("checking in the audit log that the arms ask the same")
+        lists, words = await checked_lists(ground, audit)
+        tell(f"memory without tasks, after {sizes.idle:g} s of silence")
+        idle = await idle_memory(ground, sizes)
+        cells = await measured(ground, audit, lists, sizes, tell)
+        tell("the wrapped command")
+        times = await wrapped(ground, sizes)
+        tell(f"memory with {sizes.live} tasks, after {sizes.idle:g} s of silence")
+        live = await live_memory(ground, sizes)
+        tell("stopping")
+    return Results(cells), {"calls": words, "idle": idle, "live": live, "wrapped": times}
