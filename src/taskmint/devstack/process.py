@@ -125,15 +125,20 @@ async def _answering(
         )
     finally:
         os.close(descriptor)
-    if process.stdout is None:
-        raise AssertionError("stdout is a pipe")
+    if process.stdout is None or process.stdin is None:
+        raise AssertionError("both are pipes")
     try:
-        async with asyncio.timeout(_START_SECONDS):
-            line = await process.stdout.readline()
-    except TimeoutError:
-        line = b""
-    if not line.strip().isdigit():
+        return process, await _first_number(process.stdout)
+    except BaseException as error:
+        process.stdin.close()
         process.kill()
         await process.wait()
-        raise StackError(f"{name} could not be started; see {log}")
-    return process, int(line)
+        if isinstance(error, ValueError | TimeoutError):
+            raise StackError(f"{name} could not be started; see {log}") from error
+        raise
+
+
+async def _first_number(answers: asyncio.StreamReader) -> int:
+    """Read the pid that our scripts begin with. Raises ValueError, TimeoutError."""
+    async with asyncio.timeout(_START_SECONDS):
+        return int(await answers.readline())

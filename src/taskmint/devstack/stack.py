@@ -135,8 +135,10 @@ async def _started(
             bao = starting.create_task(exits.enter_async_context(servers[0]))
             postgres = starting.create_task(exits.enter_async_context(servers[1]))
             workload_api = starting.create_task(exits.enter_async_context(servers[2]))
-    except* StackError as several:
-        raise several.exceptions[0] from several
+    except ExceptionGroup as several:
+        if any(not isinstance(error, StackError) for error in several.exceptions):
+            raise
+        raise StackError("; ".join(map(str, several.exceptions))) from several
     stack = Stack(paths, bao.result(), postgres.result(), workload_api.result(), python)
     return stack, asked.result()
 
