@@ -28,7 +28,7 @@ _CURVES: Final[Mapping[str, tuple[ec.EllipticCurve, str]]] = {
     "P-521": (ec.SECP521R1(), "ES512"),
 }
 _RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-_USES: Final = frozenset({"jwt-svid", "sig"})  # SPIFFE bundle format, 4.2.2; RFC 7517, 4.2
+_USES: Final = ("jwt-svid", "sig")  # SPIFFE bundle format, 4.2.2; RFC 7517, 4.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,14 @@ def _authority(jwk: object) -> JwtAuthority | None:
     """Read one JWK; None for what is not meant for us."""
     if not isinstance(jwk, dict):
         raise ValueError("a JWK is an object")  # noqa: TRY004 - see strict_json
-    if jwk.get("kty") not in {"EC", "RSA"} or jwk.get("use", "sig") not in _USES:
+    kind, key_id = jwk.get("kty"), jwk.get("kid")
+    if kind not in ("EC", "RSA") or jwk.get("use", "sig") not in _USES:
         return None
-    key_id = jwk.get("kid")
     if not isinstance(key_id, str) or not key_id:
         raise ValueError("a JWT authority has a key id")
-    key, algorithms = _ec_key(jwk) if jwk["kty"] == "EC" else _rsa_key(jwk)
+    key, algorithms = _ec_key(jwk) if kind == "EC" else _rsa_key(jwk)
     if "alg" in jwk:
-        algorithms &= {jwk["alg"]}
+        algorithms = frozenset(name for name in algorithms if name == jwk["alg"])
     return JwtAuthority(key_id, key, algorithms) if algorithms else None
 
 
