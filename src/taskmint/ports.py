@@ -116,11 +116,16 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class TaskToken:
-    """The Vault token that owns every lease of one revision of a task; never leaves the daemon."""
+    """
+    The Vault token that owns every lease of one revision of a task; never leaves the daemon.
+
+    `policy` is its one policy: what may be asked with it.
+    """
 
     token: Secret[str]
     accessor: str = field(repr=False)
     ttl: timedelta
+    policy: str = ""
 
     @property
     def revocable(self) -> Revocable:

@@ -1,0 +1,285 @@
+"""
+The port to Vault: every call checked against the plan, sent once, bounded, and read with distrust.
+
+Creating calls are never repeated here, except after a 403 that proves the daemon's own token dead:
+that one created nothing. Task tokens are used for minting and for nothing else.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from functools import partial
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+
+import structlog
+from hvac.api.auth_methods import Token as TokenApi
+from hvac.api.system_backend import Lease as LeaseApi
+
+from taskmint.errors import BackendFailed, Code, TaskmintError, Unavailable
+from taskmint.model.scope import Entitlement, Json
+from taskmint.policy.database import PROBE_ANSWER
+from taskmint.policy.plan_objects import Plan
+from taskmint.policy.plan_rules import probe_path
+from taskmint.ports import (
+    Minted,
+    ProbeResult,
+    Revocable,
+    RevocableKind,
+    TaskToken,
+    TokenRequest,
+)
+
+from .bulkhead import Bulkhead, Purpose
+from .drift import DriftWatch, too_wide
+from .http import Door, OutsidePlan, Transport
+from .minting import WrongToken, minted, remaining, task_token
+from .responses import NO_SUCH_LEASE, NO_SUCH_TOKEN, Meaning, Reply, failure, says_gone
+from .session import FetchSvid, OwnSession
+from .settings import VaultSettings
+
+Body: TypeAlias = Mapping[str, Json] | None
+Call: TypeAlias = Callable[[Door], Awaitable[Reply]]
+
+_TOKENS: Final = "auth/token"
+_FIRST_LOOK_SECONDS: Final = 5.0
+_RETIRED_PLANS: Final = 8
+
+
+class VaultClient:
+    """
+    Implements `ports.Vault`; `async with` opens it and begins to keep the daemon's own token.
+
+    Entering raises Unavailable(rights_too_wide) when the server, at the first look, allows more
+    than the plan; a Vault that is away does not keep the daemon from starting.
+    """
+
+    def __init__(
+        self,
+        settings: VaultSettings,
+        plan: Plan,
+        fetch_svid: FetchSvid,
+        log: structlog.stdlib.BoundLogger,
+    ) -> None:
+        self._plan = plan
+        self._retired: tuple[Plan, ...] = ()
+        self._settings = settings
+        self._log = log
+        self._transport = Transport(settings)
+        self._session = OwnSession(
+            self._transport, settings.login, self._permits_own, fetch_svid, log
+        )
+        self._drift = DriftWatch(self._session, plan, settings, log)
+        self._bulkhead = Bulkhead(settings.max_connections, settings.timeout)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Connect, log in and look at the rights; wait for that a few seconds at most."""
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._transport)
+            await stack.enter_async_context(self._session)
+            try:
+                async with asyncio.timeout(_FIRST_LOOK_SECONDS):
+                    rights = await self._drift.look()
+            except (Unavailable, BackendFailed, TimeoutError) as error:
+                self._log.warning("vault_away_at_start", problem=str(error))
+            else:
+                if rights.wider and not self._settings.unsafe_allow_wide_rights:
+                    raise too_wide(rights.wider)
+            await stack.enter_async_context(self._drift)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the daemon's own token back and close every connection."""
+        await self._stack.aclose()
+
+    def swap_plan(self, plan: Plan) -> None:
+        """Use another plan from now on; what runs under the old one can still be proven ended."""
+        self._retired = self._plans()[:_RETIRED_PLANS]
+        self._plan = plan
+        self._drift.swap_plan(plan)
+
+    def ready(self) -> str | None:
+        """None when tasks can be started now, else the reason why not."""
+        return self._session.ready() or self._drift.ready()
+
+    async def create_task_token(self, request: TokenRequest) -> TaskToken:
+        """Create by role (auth/token/create/:role), with the one policy as a text."""
+        definition = self._plan.definition_of.get(request.role)
+        if definition is None:
+            raise OutsidePlan("POST", f"auth/token/create/{request.role}")
+        self._drift.require(definition)
+        return await self._create(request)
+
+    async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
+        """Make the entitlement's one request with the task token, once."""
+        door = Door(self._transport, token.token, partial(self._permits_task, token.policy))
+        url = f"/v1/{entitlement.mount}/{entitlement.path}"
+        body: dict[str, Json] | None = None
+        if entitlement.method == "POST":
+            body = dict(entitlement.body)
+        reply = await self._bulkhead.through(
+            entitlement.mount,
+            Purpose.MAKE,
+            lambda: door.request(entitlement.method, url, json=body),
+        )
+        if reply.meaning is Meaning.DENIED:
+            self._drift.look_soon()
+        return minted(reply, entitlement)
+
+    async def renew(self, revocable: Revocable, increment: timedelta) -> timedelta:
+        """Renew by lease id or accessor; returns the life that is left now."""
+        seconds = int(increment.total_seconds())
+        mount = self._mount(revocable)
+        if revocable.kind is RevocableKind.LEASE:
+            reply = await self._own(
+                mount,
+                Purpose.TAKE_BACK,
+                lambda door: LeaseApi(door).renew_lease(revocable.id, increment=seconds),
+            )
+            return remaining(reply, reply.body or {})
+        reply = await self._own(
+            mount,
+            Purpose.TAKE_BACK,
+            lambda door: TokenApi(door).renew_accessor(revocable.id, increment=seconds),
+        )
+        return remaining(reply, reply.part("auth"))
+
+    async def revoke(self, revocable: Revocable) -> None:
+        """
+        Take back, synchronously; only `is_gone` proves it.
+
+        A lease with `sync`, which hvac cannot send: without it the server only makes a note.
+        """
+        if revocable.kind is RevocableKind.LEASE:
+            body = {"lease_id": revocable.id, "sync": True}
+            reply = await self._own(
+                self._mount(revocable),
+                Purpose.TAKE_BACK,
+                lambda door: door.put("/v1/sys/leases/revoke", json=body),
+            )
+        else:
+            reply = await self._own(
+                _TOKENS,
+                Purpose.TAKE_BACK,
+                lambda door: TokenApi(door).revoke_accessor(revocable.id),
+            )
+            if says_gone(reply, NO_SUCH_TOKEN):  # Vault before 1.10 does not call this success
+                return
+        if reply.meaning is not Meaning.DONE:
+            raise failure(reply, f"revoking a {revocable.kind}")
+
+    async def is_gone(self, revocable: Revocable) -> bool:
+        """Look up; True only when the server says, in exactly its words, that it is not there."""
+        if revocable.kind is RevocableKind.LEASE:
+            words = NO_SUCH_LEASE
+            reply = await self._own(
+                self._mount(revocable),
+                Purpose.TAKE_BACK,
+                lambda door: LeaseApi(door).read_lease(revocable.id),
+            )
+        else:
+            words = NO_SUCH_TOKEN
+            reply = await self._own(
+                _TOKENS,
+                Purpose.TAKE_BACK,
+                lambda door: TokenApi(door).lookup_accessor(revocable.id),
+            )
+        if says_gone(reply, words):
+            return True
+        if reply.meaning is Meaning.DONE:
+            return False
+        raise failure(reply, f"looking up a {revocable.kind}")
+
+    async def probe(self, request: TokenRequest, entitlement: Entitlement) -> ProbeResult:
+        """
+        Terminate and count the sessions of the task's users (decisions.md 4).
+
+        1. a token named after the task, so that the probe sees the task's prefix;
+        2. read the probe role: it always fails, and the error carries the counts;
+        3. revoke the token, whatever happened.
+        """
+        path = probe_path(entitlement)
+        if path is None:
+            raise ValueError(f"{entitlement.name} promises no proof of its sessions")
+        token = await self._create(request)
+        door = Door(self._transport, token.token, partial(self._permits_task, token.policy))
+        try:
+            reply = await self._bulkhead.through(
+                entitlement.mount, Purpose.TAKE_BACK, lambda: door.get(f"/v1/{path}")
+            )
+        finally:
+            await asyncio.shield(self._forget(token.revocable))
+        for error in reply.errors or ():
+            if match := PROBE_ANSWER.search(error):
+                return ProbeResult(sessions=int(match[1]), roles=int(match[2]))
+        if reply.meaning is Meaning.DONE:
+            raise BackendFailed(
+                Code.VAULT_ERROR, f"{path} made an account instead of counting sessions",
+                fix="run `taskmint vault apply`",
+            )  # fmt: skip
+        raise failure(reply, "counting sessions")
+
+    async def _create(self, request: TokenRequest) -> TaskToken:
+        reply = await self._own(
+            _TOKENS,
+            Purpose.MAKE,
+            lambda door: TokenApi(door).create(
+                role_name=request.role,
+                policies=request.policy,
+                meta=dict(request.meta),
+                display_name=request.display_name,
+                # hvac's own defaults would go along, and the plan permits no such field
+                no_parent=None,
+                no_default_policy=None,
+                renewable=None,
+                num_uses=None,
+            ),
+        )
+        if reply.meaning is not Meaning.DONE:
+            self._drift.look_soon()
+        try:
+            return task_token(reply, request)
+        except WrongToken as wrong:
+            await asyncio.shield(self._forget(wrong.revocable))
+            raise
+
+    async def _own(self, mount: str, purpose: Purpose, call: Call) -> Reply:
+        """Make a call with the daemon's own token; once more when that token proves dead."""
+        door = await self._session.door()
+        reply = await self._bulkhead.through(mount, purpose, lambda: call(door))
+        if reply.meaning is Meaning.DENIED and await self._session.replaced(door):
+            fresh = await self._session.door()
+            reply = await self._bulkhead.through(mount, purpose, lambda: call(fresh))
+        return reply
+
+    async def _forget(self, revocable: Revocable) -> None:
+        """Revoke a token nobody needs; if that fails, its period ends it, since none renews it."""
+        try:
+            await self.revoke(revocable)
+        except TaskmintError as error:
+            self._log.warning("vault_token_left", code=error.code, problem=error.detail)
+
+    def _permits_own(self, method: str, path: str, body: Body) -> bool:
+        return any(plan.permits_daemon(method, path, body) for plan in self._plans())
+
+    def _permits_task(self, policy: str, method: str, path: str, body: Body) -> bool:
+        return any(plan.permits_task(policy, method, path, body) for plan in self._plans())
+
+    def _plans(self) -> tuple[Plan, ...]:
+        """The plan in force, then those under which tasks may still be on their way out."""
+        return (self._plan, *self._retired)
+
+    def _mount(self, revocable: Revocable) -> str:
+        """Name the mount that a lease is of; only to keep mounts apart, so a guess will do."""
+        if revocable.kind is RevocableKind.TOKEN:
+            return _TOKENS
+        fitting = (mount for mount in self._plan.mounts if revocable.id.startswith(f"{mount}/"))
+        return max(fitting, key=len, default=revocable.id.partition("/")[0])

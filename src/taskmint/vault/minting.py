@@ -1,0 +1,113 @@
+"""
+Vault's answer to a creating request in, what was made out, or the failure that it hides.
+
+An answer that lacks what it must have, or belongs to another request, is an unknown outcome:
+something may exist that we cannot name, and the task token's revocation takes it back.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from taskmint.errors import BackendFailed, Code
+from taskmint.model.scope import Entitlement, EntitlementKind, Json
+from taskmint.model.secret import Secret
+from taskmint.ports import Minted, Revocable, RevocableKind, TaskToken, TokenRequest
+
+from .responses import Meaning, Reply, failure
+
+
+def task_token(reply: Reply, request: TokenRequest) -> TaskToken:
+    """Read the answer to a token's creation. Raises Unavailable, BackendFailed."""
+    if reply.meaning is not Meaning.DONE:
+        raise failure(reply, "creating a task token", refused_created_nothing=True)
+    auth = reply.part("auth")
+    token, accessor, life = (
+        auth.get(key) for key in ("client_token", "accessor", "lease_duration")
+    )
+    if not _is_text(token) or not _is_text(accessor) or not isinstance(life, int) or life <= 0:
+        raise _unknown("created a task token, but did not say which")
+    made = TaskToken(Secret(str(token)), str(accessor), timedelta(seconds=life), request.policy)
+    if auth.get("policies") != [request.policy.lower()] or auth.get("orphan") is not True:
+        raise WrongToken(made.revocable)
+    return made
+
+
+def minted(reply: Reply, entitlement: Entitlement) -> Minted:
+    """Read the answer to an entitlement's one request. Raises Unavailable, BackendFailed."""
+    if reply.meaning is not Meaning.DONE:
+        raise failure(reply, f"minting {entitlement.name}")
+    if reply.body is None or reply.body.get("wrap_info"):
+        raise _unknown(f"gave no secret for {entitlement.name}")
+    if entitlement.kind is EntitlementKind.TOKEN:
+        return _handed_token(reply, entitlement)
+    data = reply.body.get("data")
+    if not isinstance(data, dict) or not data or reply.part("auth"):
+        raise _unknown(f"gave no secret for {entitlement.name}")
+    lease, life = reply.body.get("lease_id"), reply.body.get("lease_duration")
+    seconds = life if isinstance(life, int) and life > 0 else None
+    revocable = None
+    if entitlement.revocable:
+        path = f"{entitlement.mount}/{entitlement.path}/"
+        if not isinstance(lease, str) or not lease.startswith(path) or seconds is None:
+            raise _unknown(f"gave {entitlement.name} no lease of {path}")
+        revocable = Revocable(RevocableKind.LEASE, lease)
+    user = data.get("username")
+    return Minted(
+        entitlement=entitlement.name,
+        data=Secret(dict(data)),
+        revocable=revocable,
+        ttl=None if seconds is None else timedelta(seconds=seconds),
+        renewable=reply.body.get("renewable") is True,
+        user_name=user if isinstance(user, str) else None,
+        warnings=reply.warnings,
+    )
+
+
+def _handed_token(reply: Reply, entitlement: Entitlement) -> Minted:
+    auth = reply.part("auth")
+    token, accessor, life = (
+        auth.get(key) for key in ("client_token", "accessor", "lease_duration")
+    )
+    if not _is_text(token) or not _is_text(accessor) or not isinstance(life, int) or life <= 0:
+        raise _unknown(f"gave no token for {entitlement.name}")
+    if auth.get("policies") != [entitlement.body.get("policies")] or auth.get("orphan") is True:
+        raise _unknown(f"gave {entitlement.name} another token than was asked for")
+    data: dict[str, Json] = {"token": token}
+    return Minted(
+        entitlement=entitlement.name,
+        data=Secret(data),
+        revocable=Revocable(RevocableKind.TOKEN, str(accessor)),
+        ttl=timedelta(seconds=life),
+        renewable=auth.get("renewable") is True,
+        warnings=reply.warnings,
+    )
+
+
+def remaining(reply: Reply, part: Mapping[str, Json]) -> timedelta:
+    """Read how much life a renewal left. Raises Unavailable, BackendFailed."""
+    if reply.meaning is not Meaning.DONE:
+        raise failure(reply, "renewing")
+    life = part.get("lease_duration")
+    if not isinstance(life, int) or life <= 0:
+        raise BackendFailed(Code.VAULT_ERROR, "Vault renewed, but left no life")
+    return timedelta(seconds=life)
+
+
+class WrongToken(BackendFailed):
+    """Raised when Vault made another token than was asked for; it must be taken back."""
+
+    def __init__(self, revocable: Revocable) -> None:
+        super().__init__(
+            Code.VAULT_ERROR,
+            "Vault made a task token with other policies than the one asked for",
+            fix="run `taskmint vault check`",
+        )
+        self.revocable = revocable
+
+
+def _is_text(value: Json) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _unknown(what: str) -> BackendFailed:
+    return BackendFailed(Code.VAULT_ERROR, f"Vault {what}")
