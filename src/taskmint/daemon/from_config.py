@@ -1,0 +1,108 @@
+"""The config's sections to what each part takes: the one place where their names meet."""
+
+import grp
+from collections.abc import Mapping
+from pathlib import Path
+
+from taskmint.api.admin_api import Members, Role
+from taskmint.api.connection import Timeouts
+from taskmint.api.listener import ListenerLimits
+from taskmint.config import Config, RoleMembers
+from taskmint.errors import Code, TaskmintError
+from taskmint.identity.jwt_svid import JwtRules
+from taskmint.policy.plan_objects import PlanSettings
+from taskmint.tasks.limits import TaskLimits
+from taskmint.tasks.outside import Settings
+from taskmint.vault.settings import JwtLogin, VaultSettings
+
+ROOT = 0
+
+
+def plan_settings(config: Config) -> PlanSettings:
+    """How the daemon logs in, for the plan."""
+    auth = config.vault.auth
+    return PlanSettings(audience=auth.audience, mount=auth.mount, role=auth.role)
+
+
+def vault_settings(config: Config) -> VaultSettings:
+    """How to reach Vault."""
+    vault = config.vault
+    return VaultSettings(
+        address=vault.address,
+        login=JwtLogin(vault.auth.mount, vault.auth.role),
+        namespace=vault.namespace,
+        ca_file=Path(vault.ca_file) if vault.ca_file else None,
+        timeout=vault.timeout,
+        drift_grace=vault.drift_grace,
+        drift_interval=vault.drift_interval,
+        max_connections=vault.max_connections,
+        unsafe_allow_wide_rights=vault.unsafe_allow_wide_rights,
+    )
+
+
+def jwt_rules(config: Config) -> JwtRules:
+    """What a JWT-SVID must be beyond well signed."""
+    identity = config.identity
+    return JwtRules(
+        audience=identity.audience,
+        leeway=int(identity.leeway.total_seconds()),
+        max_lifetime=int(identity.max_lifetime.total_seconds()),
+        max_bytes=identity.max_token_bytes,
+    )
+
+
+def task_settings(config: Config, node: str, boot_id: str) -> Settings:
+    """Limits and labels for the life of tasks."""
+    limits = config.limits
+    return Settings(
+        node=node,
+        boot_id=boot_id,
+        host=dict(config.node.labels),
+        limits=TaskLimits(
+            limits.tasks, limits.tasks_per_identity, limits.starts_per_minute_per_identity
+        ),
+    )
+
+
+def listener_limits(config: Config) -> ListenerLimits:
+    """What connections may cost."""
+    limits = config.limits
+    return ListenerLimits(
+        connections=limits.connections,
+        connections_per_uid=limits.connections_per_uid,
+        timeouts=Timeouts(
+            header=limits.header_timeout.total_seconds(),
+            request=limits.request_timeout.total_seconds(),
+            idle=limits.idle_timeout.total_seconds(),
+        ),
+    )
+
+
+def roles(config: Config) -> Mapping[Role, Members]:
+    """
+    Who holds which role; root is an auditor without being named, and nothing else.
+
+    Raises TaskmintError(config_invalid) for a group that does not exist.
+    """
+    named = config.admin.roles
+    auditors = _members("auditor", named.auditor)
+    return {
+        Role.OPERATOR: _members("operator", named.operator),
+        Role.APPROVER: _members("approver", named.approver),
+        Role.AUDITOR: Members(auditors.uids | {ROOT}, auditors.gids),
+    }
+
+
+def _members(role: str, named: RoleMembers) -> Members:
+    return Members(frozenset(named.uids), frozenset(_gid(role, name) for name in named.groups))
+
+
+def _gid(role: str, name: str) -> int:
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        raise TaskmintError(
+            Code.CONFIG_INVALID,
+            f"admin.roles.{role}.groups: there is no group {name}",
+            fix=f"run groupadd --system {name}, or leave it out",
+        ) from None

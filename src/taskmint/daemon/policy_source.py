@@ -1,0 +1,34 @@
+"""The policy in force and the plan derived from it: loaded whole, or not at all (P11)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from taskmint.model.clocks import ClassClocks
+from taskmint.policy.enumerate import enumerate_definitions
+from taskmint.policy.load import Policy, load_policy
+from taskmint.policy.plan import plan_of
+from taskmint.policy.plan_objects import Plan, PlanSettings
+
+from .files import read_policy_files
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """One policy and its plan."""
+
+    policy: Policy
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySource:
+    """Where the policy comes from; `load` blocks, so it runs in a thread."""
+
+    files: Sequence[str]
+    classes: Mapping[str, ClassClocks]
+    settings: PlanSettings
+
+    def load(self) -> InForce:
+        """Read, parse, plan. Raises ConfigError(policy_invalid) with every finding."""
+        policy = load_policy(read_policy_files(self.files), self.classes)
+        return InForce(policy, plan_of(enumerate_definitions(policy), self.settings))

@@ -1,0 +1,149 @@
+"""
+The daemon: every concrete thing, built in order and taken down in reverse.
+
+Reading `run` is reading the boot. Nothing else in the project knows all the adapters.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from taskmint.api.serving import require_c_parser, serving_http
+from taskmint.clock import SystemClock
+from taskmint.config import Config
+from taskmint.failpoints import Failpoints
+from taskmint.identity.peers import PeerReader, PidfdSource
+from taskmint.identity.processes import HeldProcesses
+from taskmint.identity.prover import Prover
+from taskmint.identity.workload_api import WorkloadApi
+from taskmint.ledger.sqlite import SqliteLedger
+from taskmint.model.secret import Secret
+from taskmint.tasks.outside import Outside
+from taskmint.tasks.service import TaskService
+from taskmint.telemetry.metrics import Metrics
+from taskmint.telemetry.systemd import Systemd
+from taskmint.vault.client import VaultClient
+
+from . import from_config
+from .files import node_id
+from .policy_source import PolicySource
+from .running import Parts, Running
+from .sockets import listening_sockets
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_AGENT_SECONDS: Final = 3.0  # how long a start waits for the agent before it goes on without
+
+
+async def run(
+    config: Config,
+    environment: MutableMapping[str, str],
+    log: structlog.stdlib.BoundLogger,
+    *,
+    revoke_on_stop: bool,
+    signals: Callable[[Running], None],
+) -> None:
+    """
+    Serve until told to stop; `signals` connects the process's signals to what is running.
+
+    Raises TaskmintError when it cannot start; afterwards, whatever ended a part of it.
+    """
+    require_c_parser()
+    async with AsyncExitStack() as stack:
+        parts = await _build(stack, config, environment, log)
+        running = Running(parts, Systemd.of(environment), log)
+        # Taken down after the sockets: requests finish first, then tasks end or are left.
+        stack.push_async_callback(
+            parts.service.stop,
+            revoke=revoke_on_stop or config.on_stop == "revoke",
+            grace=config.shutdown_timeout,
+        )
+        sockets = await stack.enter_async_context(listening_sockets(config.sockets, environment))
+        for sock, application in (
+            (sockets.task, running.task_application(config.limits.body_bytes)),
+            (sockets.admin, running.admin_application(from_config.roles(config))),
+        ):
+            await stack.enter_async_context(
+                serving_http(
+                    sock,
+                    application,
+                    limits=from_config.listener_limits(config),
+                    reader=parts.reader,
+                    inherited=sockets.inherited,
+                )
+            )
+        signals(running)
+        await running.until_stopped()
+
+
+async def _build(
+    stack: AsyncExitStack,
+    config: Config,
+    environment: Mapping[str, str],
+    log: structlog.stdlib.BoundLogger,
+) -> Parts:
+    """Build everything below the sockets; `stack` takes it down."""
+    clock = SystemClock()
+    source = PolicySource(
+        config.policy.files, config.class_clocks(), from_config.plan_settings(config)
+    )
+    in_force = await asyncio.to_thread(source.load)
+    node = await asyncio.to_thread(node_id, config.node.id, Path(config.ledger.path).parent)
+    boot_id = (await asyncio.to_thread(_BOOT_ID.read_text)).strip()
+    failpoints = Failpoints.from_text(environment.get("TASKMINT_FAILPOINT", ""))
+    ledger = await stack.enter_async_context(
+        SqliteLedger(
+            Path(config.ledger.path),
+            node=node,
+            failpoints=failpoints,
+            changed=lambda reason: log.error("ledger_changed", reason=reason),
+        )
+    )
+    workload_api = await stack.enter_async_context(
+        WorkloadApi(
+            config.identity.workload_api,
+            clock,
+            max_age=config.identity.max_bundle_age.total_seconds(),
+        )
+    )
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_AGENT_SECONDS):
+            await workload_api.first_bundles()
+
+    async def own_svid() -> Secret[str]:
+        return (await workload_api.fetch_jwt_svid(config.vault.auth.audience)).token
+
+    vault = await stack.enter_async_context(
+        VaultClient(from_config.vault_settings(config), in_force.plan, own_svid, log)
+    )
+    metrics = Metrics()
+    reader = PeerReader(PidfdSource(config.peer.pidfd))
+    crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    service = TaskService(
+        in_force.policy,
+        Outside(vault, ledger, HeldProcesses(reader), clock, metrics, log, failpoints),
+        from_config.task_settings(config, node, boot_id),
+        lambda error: None if crash.done() else crash.set_exception(error),
+    )
+    prover = Prover(
+        workload_api,
+        clock,
+        from_config.jwt_rules(config),
+        trust_domains=frozenset(config.identity.trust_domains),
+    )
+    return Parts(
+        source=source,
+        in_force=in_force,
+        node=node,
+        clock=clock,
+        ledger=ledger,
+        vault=vault,
+        prover=prover,
+        reader=reader,
+        metrics=metrics,
+        service=service,
+        crash=crash,
+    )

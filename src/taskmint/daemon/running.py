@@ -1,0 +1,187 @@
+"""What goes on while the daemon runs: recovery, readiness, reloads, and waiting for the end."""
+
+import asyncio
+import importlib.metadata
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from taskmint.api.admin_api import AdminApi, Members, ReloadReply, Role
+from taskmint.api.gate import Serving
+from taskmint.api.readiness import Components
+from taskmint.api.task_api import TaskApi
+from taskmint.errors import ConfigError, Unavailable
+from taskmint.identity.peers import PeerReader
+from taskmint.ports import Clock, Entry, Event, Identity, Ledger
+from taskmint.tasks.service import TaskService
+from taskmint.telemetry.metrics import Metrics
+from taskmint.telemetry.systemd import Systemd, keep_alive
+from taskmint.vault.client import VaultClient
+
+from .policy_source import InForce, PolicySource
+
+_READINESS_POLL_SECONDS: Final = 0.02
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything below the sockets; `in_force` is replaced by a reload."""
+
+    source: PolicySource
+    in_force: InForce
+    node: str
+    clock: Clock
+    ledger: Ledger
+    vault: VaultClient
+    prover: Identity
+    reader: PeerReader
+    metrics: Metrics
+    service: TaskService
+    crash: "asyncio.Future[None]"
+
+    def components(self) -> Components:
+        """What must be there for a task to start, by name."""
+        return {
+            "identity": self.prover.ready,
+            "vault": self.vault.ready,
+            "ledger": self.ledger.ready,
+        }
+
+
+class Running:
+    """The daemon between its start and its stop."""
+
+    def __init__(self, parts: Parts, systemd: Systemd, log: structlog.stdlib.BoundLogger) -> None:
+        self._parts = parts
+        self._systemd = systemd
+        self._log = log
+        self._stop = asyncio.Event()
+        self._reload_asked = asyncio.Event()
+        self._reloading = asyncio.Lock()
+
+    # --- what signals do -------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """SIGTERM, SIGINT."""
+        self._stop.set()
+
+    def ask_reload(self) -> None:
+        """SIGHUP: one reload at a time, however many signals come."""
+        self._reload_asked.set()
+
+    # --- what is served --------------------------------------------------------------------
+
+    def task_application(self, body_bytes: int) -> Callable[[Serving], web.Application]:
+        """The task socket's application, still without its door."""
+        parts = self._parts
+        api = TaskApi(parts.service, parts.prover, parts.components(), parts.metrics, self._log)
+        return lambda serving: api.application(serving, body_bytes)
+
+    def admin_application(
+        self, roles: Mapping[Role, Members]
+    ) -> Callable[[Serving], web.Application]:
+        """The admin socket's application, still without its door."""
+        parts = self._parts
+        return AdminApi(
+            service=parts.service,
+            roles=roles,
+            components=parts.components(),
+            reload=self.reload,
+            policy_digest=lambda: parts.in_force.policy.digest,
+            metrics=lambda: parts.metrics.text().encode(),
+            node=parts.node,
+            version=importlib.metadata.version("taskmint"),
+            observer=parts.metrics,
+            log=self._log,
+        ).application
+
+    # --- the time in between ---------------------------------------------------------------
+
+    async def until_stopped(self) -> None:
+        """
+        Recover, announce readiness, reload when asked, feed the watchdog; return at the stop.
+
+        When one of these dies, all end and its error is raised: issuing while nobody can revoke
+        is worse than being down, and systemd starts us again.
+        """
+        await self._record(Event.DAEMON_STARTED)
+        try:
+            async with asyncio.TaskGroup() as group:
+                background = [
+                    group.create_task(self._announce(), name="readiness"),
+                    group.create_task(self._parts.service.recover(), name="recovery"),
+                    group.create_task(self._reload_when_asked(), name="reloads"),
+                    group.create_task(self._fail_on_crash(), name="crash"),
+                    group.create_task(
+                        keep_alive(self._systemd, lambda: None, self._log), name="watchdog"
+                    ),
+                ]
+                await self._stop.wait()
+                for task in background:
+                    task.cancel()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from several
+        self._log.info("stopping")
+        self._tell(self._systemd.stopping)
+        await self._record(Event.DAEMON_STOPPED)
+
+    async def reload(self) -> ReloadReply:
+        """
+        Load the policy files again, all or nothing; end the tasks that are now refused.
+
+        Raises ConfigError and leaves everything as it is.
+        """
+        async with self._reloading:
+            parts = self._parts
+            in_force = await asyncio.to_thread(parts.source.load)
+            parts.in_force = in_force
+            parts.vault.swap_plan(in_force.plan)
+            ended = parts.service.adopt_policy(in_force.policy)
+            await self._record(Event.POLICY_LOADED)
+            self._log.info("policy_loaded", digest=in_force.policy.digest, ended=ended)
+            return ReloadReply(policy_digest=in_force.policy.digest, ended=ended)
+
+    async def _reload_when_asked(self) -> None:
+        while True:
+            await self._reload_asked.wait()
+            self._reload_asked.clear()
+            self._tell(self._systemd.reloading)
+            try:
+                await self.reload()
+            except ConfigError as error:
+                # The old policy stays in force; whoever sent the signal reads it here.
+                self._log.error(
+                    "policy_refused", findings=[str(finding) for finding in error.findings]
+                )
+            self._tell(self._systemd.ready)
+
+    async def _announce(self) -> None:
+        while reasons := [reason for ask in self._parts.components().values() if (reason := ask())]:
+            self._log.debug("not_ready", reasons=reasons)
+            await asyncio.sleep(_READINESS_POLL_SECONDS)
+        self._log.info("ready", node=self._parts.node)
+        self._tell(self._systemd.ready)
+
+    async def _fail_on_crash(self) -> None:
+        await self._parts.crash
+
+    async def _record(self, event: Event) -> None:
+        parts = self._parts
+        facts = {
+            "policy_digest": parts.in_force.policy.digest,
+            "plan_digest": parts.in_force.plan.digest,
+            "version": importlib.metadata.version("taskmint"),
+        }
+        try:
+            await parts.ledger.append(Entry(event, parts.clock.utcnow(), facts=facts))
+        except Unavailable as error:
+            self._log.warning("ledger_append_failed", row=event, code=error.code)
+
+    def _tell(self, message: Callable[[], None]) -> None:
+        try:
+            message()
+        except OSError as error:
+            self._log.warning("systemd_unreachable", reason=error.strerror)
