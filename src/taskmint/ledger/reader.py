@@ -87,10 +87,15 @@ class LedgerReader:
         """Yield a task's rows, in order."""
         yield from self._select("WHERE e.task = ? ORDER BY e.position", task)
 
-    def newest(self, count: int) -> Sequence[StoredRow]:
+    def newest(self, count: int) -> tuple[StoredRow, ...]:
         """Return the last rows, oldest first."""
         rows = self._select("ORDER BY e.position DESC LIMIT ?", count)
         return tuple(reversed(tuple(rows)))
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        ((count,),) = self._fetch("SELECT count(*) FROM entries")
+        return int(count)
 
     def head(self) -> Head | None:
         """Return the newest row's position and hash; None of an empty ledger."""

@@ -1,0 +1,190 @@
+"""
+`taskmint audit`: verify and read the ledger, beside a running daemon or without one.
+
+Exits 0 for yes, 1 for a finding or an unknown task, 2 for wrong usage, 3 when the file cannot be
+read. Lease ids and accessors are never shown.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import click
+
+from taskmint.errors import Unavailable
+from taskmint.ledger.chain import Head
+from taskmint.ledger.export import header_json, row_json
+from taskmint.ledger.reader import LedgerReader
+from taskmint.ledger.rows import StoredRow
+from taskmint.ledger.task_record import task_record
+from taskmint.model.scope import Json
+from taskmint.model.task_id import parse_task_id
+
+EXIT_FINDING: Final = 1
+EXIT_UNREACHABLE: Final = 3
+FOLLOW_SECONDS: Final = 0.5
+
+_ledger = click.option(
+    "--ledger",
+    "path",
+    default="/var/lib/taskmint/ledger.db",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The ledger's file.",
+)
+_output = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for programs.",
+)
+
+
+def _heads(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[Head, ...]:
+    try:
+        return tuple(Head.parse(text) for text in texts)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[LedgerReader]:
+    try:
+        with LedgerReader.open(path) as reader:
+            yield reader
+    except Unavailable as error:
+        fix = f"; {error.fix}" if error.fix else ""
+        click.echo(f"taskmint: {error.detail}{fix}", err=True)
+        sys.exit(EXIT_UNREACHABLE)
+
+
+@click.group()
+def audit() -> None:
+    """Verify and read the ledger."""
+
+
+@audit.command()
+@_ledger
+@click.option(
+    "--head",
+    "heads",
+    multiple=True,
+    metavar="POSITION:HASH",
+    callback=_heads,
+    help="A head exported earlier; without one, missing newest rows cannot be seen.",
+)
+@_output
+def verify(path: Path, heads: tuple[Head, ...], output: str) -> None:
+    """Check every row, every link and every clear value; exit 1 when anything is wrong."""
+    with _reading(path) as reader:
+        findings = list(reader.findings(heads))
+        rows, head = reader.count(), reader.head()
+        header = header_json(reader.header)
+    if output == "json":
+        _print_json(
+            {
+                **header,
+                "rows": rows,
+                "head": str(head) if head else None,
+                "findings": [dataclasses.asdict(finding) for finding in findings],
+            }
+        )
+    else:
+        for finding in findings:
+            click.echo(f"row {finding.position}: {finding.kind}: {_shown(finding.detail)}")
+        verdict = f"{len(findings)} findings" if findings else "intact"
+        click.echo(f"{verdict}: {rows} rows of node {header['node']}, head {head or 'none'}")
+    sys.exit(EXIT_FINDING if findings else 0)
+
+
+@audit.command()
+@click.argument("task")
+@_ledger
+@_output
+def show(task: str, path: Path, output: str) -> None:
+    """Tell one task's story: who, why, what was decided, how it ended, how long that took."""
+    task_id = parse_task_id(task)
+    if task_id is None:
+        raise click.UsageError("a task id is tm_ and 26 characters")
+    with _reading(path) as reader:
+        rows = tuple(reader.rows_of(task_id))
+    if not rows:
+        click.echo(f"taskmint: no row of {task} stands in {path}", err=True)
+        sys.exit(EXIT_FINDING)
+    record = dataclasses.asdict(task_record(rows))
+    if output == "json":
+        _print_json({**record, "rows": [row_json(stored) for stored in rows]})
+        return
+    for name, value in record.items():
+        if value is not None:
+            text = value if isinstance(value, str) else json.dumps(value)
+            click.echo(f"{name.replace('_', ' '):<19} {_shown(text)}")
+    for stored in rows:
+        _print_row(stored)
+
+
+@audit.command()
+@_ledger
+@click.option("--after", type=click.IntRange(min=0), default=0, help="Only rows behind this one.")
+def export(path: Path, after: int) -> None:
+    """Print the ledger as JSON lines, its header first; each row can be verified from its line."""
+    with _reading(path) as reader:
+        _print_json(header_json(reader.header))
+        for stored in reader.rows(after):
+            _print_json(row_json(stored))
+
+
+@audit.command()
+@_ledger
+@click.option("-n", "--lines", type=click.IntRange(min=0), default=10, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on with new rows until interrupted.")
+@_output
+def tail(path: Path, lines: int, output: str, *, follow: bool) -> None:
+    """Print the newest rows."""
+    with _reading(path) as reader:
+        head = reader.head()
+        newest = reader.newest(lines)
+    _print_rows(newest, output)
+    last = head.position if head else 0
+    with suppress(KeyboardInterrupt):
+        while follow:
+            time.sleep(FOLLOW_SECONDS)
+            with _reading(path) as reader:
+                fresh = tuple(reader.rows(last))
+            _print_rows(fresh, output)
+            last = fresh[-1].row.position if fresh else last
+
+
+def _print_rows(rows: tuple[StoredRow, ...], output: str) -> None:
+    for stored in rows:
+        if output == "json":
+            _print_json(row_json(stored))
+        else:
+            _print_row(stored)
+
+
+def _print_row(stored: StoredRow) -> None:
+    body = stored.row.body
+    words = (
+        body.at,
+        f"{body.position:>7}",
+        f"{body.event:<15}",
+        body.task or "-",
+        body.state or "-",
+    )
+    click.echo(_shown(" ".join(words)))
+
+
+def _print_json(value: dict[str, Json]) -> None:
+    click.echo(json.dumps(value))
+
+
+def _shown(text: str) -> str:
+    """Return text that cannot move a terminal's cursor."""
+    return text if text.isprintable() else json.dumps(text)

@@ -1,0 +1,57 @@
+"""
+Stored rows to JSON for readers elsewhere: an exported row can be verified without the database.
+
+Lease ids and accessors never leave: of them an export holds the commitment alone.
+"""
+
+import json
+
+from taskmint.model.scope import Json
+
+from .chain import FORMAT
+from .reader import Header
+from .rows import StoredRow
+
+
+def header_json(header: Header) -> dict[str, Json]:
+    """Return what the first row follows from."""
+    return {
+        "format": FORMAT,
+        "schema": header.schema,
+        "node": header.node,
+        "epoch": header.epoch,
+        "genesis": header.genesis,
+    }
+
+
+def row_json(stored: StoredRow) -> dict[str, Json]:
+    """
+    Return a row: the members of its body, its link, and what opens its free text.
+
+    Facts that are no JSON any more (a damaged row) are shown as the text that stands there.
+    """
+    row, body = stored.row, stored.row.body
+    exported: dict[str, Json] = {
+        "position": body.position,
+        "at": body.at,
+        "event": body.event,
+        "task": body.task,
+        "state": body.state,
+        "facts": parsed(body.facts),
+        "handles": body.handles,
+        "free_text": body.free_text,
+        "previous": row.previous,
+        "hash": row.hash,
+    }
+    if clear := stored.free_text:
+        exported["free_text_clear"] = {"salt": clear.salt.hex(), "value": parsed(clear.text)}
+    return exported
+
+
+def parsed(text: str) -> Json:
+    """Return the JSON value, or the text itself when it is none."""
+    try:
+        value: Json = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return value

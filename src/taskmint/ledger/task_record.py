@@ -1,0 +1,124 @@
+"""
+A task's rows to the answers an auditor asks for: who, why, what was decided, how it ended.
+
+Times between events come from the daemon's own measurement (boot clock) where a row holds one,
+else from the difference of the rows' wall-clock times.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from taskmint.model.scope import Json
+from taskmint.ports import Event
+
+from .export import parsed
+from .rows import StoredRow
+
+PURGED = "[purged]"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """
+    One task, as the ledger tells it. None: it did not come to that, or no row says.
+
+    `lived_seconds` counts from the intent to the end, `revocation_seconds` from the end to the
+    proof. Purged texts read `[purged]`.
+    """
+
+    task: str
+    state: str | None
+    definition: str | None
+    spiffe_id: str | None
+    uid: int | None
+    method: str | None
+    parameters: Json
+    purpose: str | None
+    ticket: str | None
+    context: Json
+    decision: str
+    policy_digest: str | None
+    requested_at: str
+    active_at: str | None
+    ended_at: str | None
+    cause: str | None
+    revoked_at: str | None
+    lived_seconds: float | None
+    revocation_seconds: float | None
+
+
+def task_record(rows: Sequence[StoredRow]) -> TaskRecord:
+    """Tell one task's story from its rows, at least one, in order."""
+    first = rows[0]
+    facts = _facts(first)
+    scope = _object(facts.get("scope"))
+    free = _free_text(first)
+    at = {row.row.body.event: row.row.body.at for row in rows}
+    last: dict[str, Mapping[str, Json]] = {row.row.body.event: _facts(row) for row in rows}
+    proof = last.get(Event.REVOKED, {})
+    ending = last.get(Event.ENDING, {})
+    states = [row.row.body.state for row in rows if row.row.body.state]
+    ended, revoked = at.get(Event.ENDING), at.get(Event.REVOKED)
+    return TaskRecord(
+        task=first.row.body.task or "",
+        state=states[-1] if states else None,
+        definition=_text(facts.get("definition")),
+        spiffe_id=_text(facts.get("spiffe_id")),
+        uid=uid if isinstance(uid := facts.get("uid"), int) else None,
+        method=_text(facts.get("method")),
+        parameters=facts.get("parameters"),
+        purpose=_text(free.get("purpose")),
+        ticket=_text(free.get("ticket")),
+        context=free.get("context"),
+        decision=_decision(last),
+        policy_digest=_text(facts.get("policy_digest") or scope.get("policy_digest")),
+        requested_at=first.row.body.at,
+        active_at=at.get(Event.ACTIVE),
+        ended_at=ended,
+        cause=_text(ending.get("cause") or proof.get("cause")),
+        revoked_at=revoked,
+        lived_seconds=_number(proof.get("lifetime_seconds")) or _between(first.row.body.at, ended),
+        revocation_seconds=_number(proof.get("revocation_seconds")) or _between(ended, revoked),
+    )
+
+
+def _decision(last: Mapping[str, Mapping[str, Json]]) -> str:
+    for event, word in ((Event.DENIED, "denied"), (Event.FAILED, "granted, then failed")):
+        if event in last:
+            return f"{word}: {last[event].get('code')}"
+    return "granted"
+
+
+def _free_text(stored: StoredRow) -> Mapping[str, Json]:
+    if stored.free_text:
+        return _object(parsed(stored.free_text.text))
+    if stored.row.body.free_text:
+        return {"purpose": PURGED, "ticket": PURGED, "context": PURGED}
+    return {}
+
+
+def _facts(stored: StoredRow) -> Mapping[str, Json]:
+    return _object(parsed(stored.row.body.facts))
+
+
+def _object(value: Json) -> Mapping[str, Json]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Json) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: Json) -> float | None:
+    return value if isinstance(value, int | float) else None
+
+
+def _between(start: str | None, end: str | None) -> float | None:
+    if start is None or end is None:
+        return None
+    try:
+        span = datetime.fromisoformat(end) - datetime.fromisoformat(start)
+    except ValueError:
+        return None
+    return span.total_seconds()
