@@ -29,7 +29,6 @@ _INVISIBLE = re.compile(
     "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
-_YAML_1_1_WORDS: Final = frozenset("yYnN")  # in the standard, not in PyYAML
 _YAML_1_2_NUMBER = re.compile(r"0o[0-7]+|[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)")
 _GUESSES: Final = {
     "tag:yaml.org,2002:bool": "true or false",
@@ -108,8 +107,6 @@ def yaml_guess(text: str) -> str | None:
     for tag, pattern in resolvers.get(text[:1], ()):
         if pattern.match(text):
             return _GUESSES[tag]
-    if text in _YAML_1_1_WORDS:
-        return "true or false"
     return "a number" if _YAML_1_2_NUMBER.fullmatch(text) else None
 
 

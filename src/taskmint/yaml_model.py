@@ -262,6 +262,17 @@ _MUST_BE: Final = MappingProxyType(
     }
 )
 
+# What pydantic calls it: what is wrong, the name of the bound, and what to write.
+_BOUNDS: Final = MappingProxyType(
+    {
+        "literal_error": ("is not one of the known words", "expected", "write {}"),
+        "greater_than_equal": ("is too small", "ge", "write at least {}"),
+        "less_than_equal": ("is too large", "le", "write at most {}"),
+        "too_short": ("is too short", "min_length", "write at least {}"),
+        "too_long": ("is too long", "max_length", "write at most {}"),
+    }
+)
+
 
 def _finding(
     model: type[BaseModel],
@@ -282,11 +293,11 @@ def _finding(
         problem, fix = _MUST_BE[kind]
     elif kind == "refused":
         problem, fix = str(context["problem"]), str(context["fix"])
-    elif kind in {"literal_error", "enum"}:
-        problem, fix = "is not one of the known words", f"write {context['expected']}"
+    elif kind in _BOUNDS:
+        problem, bound, advice = _BOUNDS[kind]
+        fix = advice.format(context[bound])
     else:
-        message = detail["msg"].removeprefix("Input ").removeprefix("Value error, ")
-        problem, fix = message[:1].lower() + message[1:], ""
+        problem, fix = "will not do", detail["msg"]
     return Finding(file, line, column, key_path(steps + where), problem, fix)
 
 

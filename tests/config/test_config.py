@@ -182,8 +182,8 @@ def test_a_bad_variable_is_blamed_by_name() -> None:
         ("vault: {address: 'https://h/v1'}", "1:18: vault.address: must be https://HOST:PORT"),
         ("vault: {address: 'https://h:99999'}", "1:18: vault.address: must be https://HOST:PORT"),
         ("vault: {namespace: /a/}", '1:20: vault.namespace: "/a/" will not do; write the path wit'),
-        ("policy: {files: []}", "1:17: policy.files: "),
-        ("limits: {tasks: 0}", "1:17: limits.tasks: should be greater than or equal to 1"),
+        ("policy: {files: []}", "1:17: policy.files: is too short; write at least 1"),
+        ("limits: {tasks: 0}", "1:17: limits.tasks: is too small; write at least 1"),
         (
             "metrics: {listen: '0.0.0.0:9464'}",
             "1:19: metrics.listen: must be a loopback address an",

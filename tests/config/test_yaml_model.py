@@ -111,7 +111,7 @@ def test_each_type_reads_its_own_form() -> None:
         ("number: 1_000", "must be a whole number; write decimal digits without quotes"),
         ("number: " + "9" * 5000, "must be a whole number; write decimal digits without quotes"),
         ("number: [1]", "must be a whole number; write digits"),
-        ("number: 11", "should be less than or equal to 10"),
+        ("number: 11", "is too large; write at most 10"),
         ("flag: yes", "must be true or false; write true or false, without quotes"),
         ("flag: 'true'", "must be true or false; write true or false, without quotes"),
         ("flag: True", "must be true or false; write true or false, without quotes"),

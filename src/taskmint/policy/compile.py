@@ -149,7 +149,7 @@ def _check_placeholders(
     everywhere = frozenset.intersection(*captured) if captured else frozenset[str]()
     somewhere = frozenset[str]().union(*captured)
     for entitlement in entitlements:
-        where = ("scope", entitlement.name)
+        where = ("scope", entitlement.name, entitlement.kind.value)
         for name in sorted(entitlement.names - declared - everywhere):
             if name in somewhere:
                 fix = f"capture {{{name}}} in every pattern of who"

@@ -136,12 +136,12 @@ def _lifetime(definition: Definition, asked: timedelta | None, trace: list[str])
     lifetime = definition.deadline_default if asked is None else asked
     if lifetime > longest:
         detail = f"the longest lifetime of this task is {duration_text(longest)}"
-        reason = f"deadline: {lifetime} was asked for, above max {longest}"
+        reason = f"deadline: {lifetime} was asked for, above max {duration_text(longest)}"
         raise _No(Code.TTL_EXCEEDS_POLICY, detail, reason)
     if lifetime <= timedelta():
         reason = f"deadline: {lifetime} was asked for"
         raise _No(Code.TTL_EXCEEDS_POLICY, "a lifetime is longer than nothing", reason)
-    trace.append(f"deadline: {lifetime}, at most {longest}")
+    trace.append(f"deadline: {duration_text(lifetime)}, at most {duration_text(longest)}")
     return lifetime
 
 

@@ -1,0 +1,378 @@
+"""Loading: a whole policy or every finding at its place, never a part of one."""
+
+import re
+from dataclasses import fields
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.asking import REPORT, REPOSITORY, findings, load
+from taskmint.config import DEFAULT_CLASSES
+from taskmint.errors import ConfigError
+from taskmint.model.scope import BindKind, EntitlementKind, ProofLevel
+from taskmint.policy.definition import Definition, Limits
+from taskmint.policy.describe import describe
+from taskmint.policy.load import Policy, load_policy
+
+MINIMAL = """\
+version: 1
+tasks:
+  a:
+    owner: o
+    class: ci
+    who: [spiffe://a.b/c]
+    ends: {bind: [peer]}
+    scope: {w: {secret: {mount: db, path: creds/x}}}
+"""
+
+
+def changed(old: str, new: str, text: str = REPORT) -> str:
+    """The report policy with one piece replaced; the piece must be there."""
+    assert old in text
+    return text.replace(old, new)
+
+
+def test_the_report_compiles_to_what_it_says() -> None:
+    """Names in Vault, clocks, ends, limits and the one request of its entitlement."""
+    definition = load(REPORT).definitions["report"]
+
+    assert definition.token_role == "taskmint-task-report"
+    assert definition.policy_parameters == ("region",)
+    assert definition.owner == "team-orders@example.org"
+    assert (definition.file, definition.line) == ("a.yaml", 3)
+    assert definition.dead_man == timedelta(seconds=60)
+    assert definition.deadline_default == timedelta(minutes=5)
+    assert definition.deadline_max == timedelta(minutes=30)
+    assert definition.ends.bind == (BindKind.PEER, BindKind.PARENT)
+    assert definition.ends.heartbeat == timedelta(seconds=60)
+    assert definition.limits == Limits(concurrent_per_identity=2)
+    (warehouse,) = definition.entitlements
+    assert (warehouse.name, warehouse.kind, warehouse.mount) == (
+        "warehouse",
+        EntitlementKind.SECRET,
+        "database",
+    )
+    assert (str(warehouse.path), warehouse.method, warehouse.proof) == (
+        "creds/ro-{region}",
+        "GET",
+        ProofLevel.LOGIN,
+    )
+
+
+def test_what_is_left_out_comes_from_the_class() -> None:
+    """ci: 60s, 10m, 1h."""
+    definition = load(MINIMAL).definitions["a"]
+
+    assert definition.dead_man == timedelta(seconds=60)
+    assert definition.deadline_default == timedelta(minutes=10)
+    assert definition.deadline_max == timedelta(hours=1)
+    assert definition.ends.heartbeat is None
+    assert definition.limits == Limits()
+    assert definition.entitlements[0].proof is ProofLevel.LEASE
+
+
+def test_a_shorter_max_shortens_the_default() -> None:
+    """A definition that only says max gets no default beyond it."""
+    text = changed("    ends:", "    deadline: {max: 5m}\n    ends:", MINIMAL)
+
+    assert load(text).definitions["a"].deadline_default == timedelta(minutes=5)
+
+
+def test_a_class_heartbeat_is_the_default_and_an_end() -> None:
+    """A definition of such a class needs no other end, and may say its own."""
+    classes = {"ci": type(DEFAULT_CLASSES["ci"])(*[timedelta(minutes=n) for n in (1, 2, 3, 2)])}
+    text = changed("ends: {bind: [peer]}", "ends: {}", MINIMAL).encode()
+    own = changed("ends: {bind: [peer]}", "ends: {heartbeat: 7s}", MINIMAL).encode()
+    none = changed("ends: {bind: [peer]}", "ends: {deadline_only: true}", MINIMAL).encode()
+
+    heartbeats = [
+        load_policy([("a.yaml", content)], classes).definitions["a"].ends.heartbeat
+        for content in (text, own, none)
+    ]
+
+    assert heartbeats == [timedelta(minutes=2), timedelta(seconds=7), None]
+
+
+def test_a_token_entitlement_is_made_through_a_role_of_the_plan() -> None:
+    """A child of the task token with one policy of its own, given as a string (trap 7)."""
+    text = changed(
+        "secret: {mount: db, path: creds/x}",
+        "token: {policy: team-transit, ttl: 5m, num_uses: 3}",
+        MINIMAL,
+    )
+    (hand,) = (each.render({}) for each in load(text).definitions["a"].entitlements)
+
+    assert (hand.kind, hand.mount, hand.path, hand.method) == (
+        EntitlementKind.TOKEN,
+        "auth/token",
+        "create/taskmint-hand-a.w",
+        "POST",
+    )
+    assert hand.body == {"policies": "team-transit", "ttl": "5m", "num_uses": 3}
+
+
+def test_a_body_is_typed() -> None:
+    """Plain true, false and digits are themselves; everything else is text."""
+    text = changed(
+        "{mount: db, path: creds/x}",
+        "{mount: db, path: x, method: POST, "
+        'body: {a: true, b: 5, c: "5", d: [x, {e: "{f}"}], f: two words}}',
+        MINIMAL,
+    ).replace("    ends:", "    parameters: {f: {type: integer, min: 1, max: 9}}\n    ends:")
+    (secret,) = (each.render({"f": 7}) for each in load(text).definitions["a"].entitlements)
+
+    assert secret.body == {"a": True, "b": 5, "c": "5", "d": ["x", {"e": 7}], "f": "two words"}
+
+
+def test_files_are_merged() -> None:
+    """Definitions may stand anywhere; each knows its file."""
+    policy = load(REPORT, MINIMAL)
+
+    assert {name: each.file for name, each in policy.definitions.items()} == {
+        "report": "a.yaml",
+        "a": "b.yaml",
+    }
+
+
+def test_a_task_defined_twice_is_refused() -> None:
+    """In another file as in the same one; both places are named."""
+    assert findings(MINIMAL, MINIMAL) == [
+        "b.yaml:3:3: tasks.a: is defined twice; the first is at a.yaml:3:3"
+    ]
+
+
+def test_the_digest_is_of_the_meaning() -> None:
+    """Comments, order and quotes do not count; anything that decides does."""
+    same = load("# a comment\n" + MINIMAL.replace("class: ci", 'class: "ci"'))
+    assert load(REPORT, MINIMAL).digest == load(MINIMAL, REPORT).digest
+    assert load(MINIMAL).digest == same.digest
+
+    digests = {load(MINIMAL).digest, load(REPORT).digest}
+    for old, new in (
+        ("owner: o", "owner: p"),
+        ("class: ci", "class: batch"),
+        ("a.b/c", "a.b/*"),
+        ("bind: [peer]", "bind: [unit]"),
+        ("path: creds/x", "path: creds/y"),
+        ("    ends:", "    dead_man: 59s\n    ends:"),
+        ("    ends:", "    deadline: {default: 9m}\n    ends:"),
+        ("    ends:", "    limits: {starts_per_minute: 9}\n    ends:"),
+        ("    ends:", "    parameters: {x: {type: boolean}}\n    ends:"),
+        ("    ends:", "    parameters: {x: {type: segment}}\n    ends:"),
+        ("    ends:", "    parameters: {x: {type: integer, min: 0, max: 1}}\n    ends:"),
+    ):
+        digests.add(load(changed(old, new, MINIMAL)).digest)
+    assert len(digests) == 13
+
+
+def test_the_description_of_a_definition_leaves_nothing_out() -> None:
+    """A field added to Definition must reach the digest, or be named here with its reason."""
+    renamed = {"class_name": "class", "patterns": "who", "entitlements": "scope"}
+    derived = {
+        "name",  # the key it stands under
+        "who",  # the index of `patterns`
+        "token_role",  # made from the name
+        "policy_parameters",  # made from parameters and scope
+        "deadline_default",  # "deadline"
+        "deadline_max",  # "deadline"
+        "file",  # where it stands does not decide
+        "line",
+    }
+    expected = {renamed.get(f.name, f.name) for f in fields(Definition)} - derived | {
+        "who",
+        "deadline",
+    }
+
+    assert set(describe(load(REPORT).definitions["report"])) == expected
+
+
+MISTAKES = [
+    ("version: 1", "version: ^2", "version: is not one of the known words; write 1"),
+    ("version: 1", "version: ^'1'", "version: must be a whole number; write decimal digits witho"),
+    ("version: 1\n", "", "version: is missing; add it"),
+    ("tasks:", "^hosts: {}\ntasks:", "hosts: is not a known key; known: tasks, version"),
+    ("  report:", "  ^Report:", 'tasks.Report: "Report" will not do; write at most 48 lower-case'),
+    ("  report:", "  ^-x:", 'tasks.-x: "-x" will not do; write at most 48 lower-case letters, di'),
+    ("    owner: team-orders@example.org\n", "", "tasks.report.owner: is missing; add it"),
+    (
+        "owner: team-orders@example.org",
+        "owner: ^''",
+        "tasks.report.owner: is too short; write at lea",
+    ),
+    ("class: batch", "class: ^bach", 'tasks.report.class: "bach" is no class; did you mean batch'),
+    ("class: batch", "class: ^xyz", 'tasks.report.class: "xyz" is no class; known: agent, batch, '),
+    ('["spiffe://example.org/ns/orders/sa/{job}"]', "^[]", "tasks.report.who: "),
+    ('"spiffe://example.org', '^"spiffe//', 'tasks.report.who[0]: "spiffe///ns/orders/sa/{job}" '),
+    ('"spiffe://ex', '^"spiffe://Ex', 'tasks.report.who[0]: "spiffe://Example.org/ns/orders/sa/{j'),
+    ('}"]\n', '}", ^"spiffe://example.org/ns/orders/sa/*"]\n', "tasks.report.who[1]: matches ex"),
+    (
+        "region: {enum: [eu, us]}",
+        "region: {enum: [eu]}, job: ^{type: boolean}",
+        "tasks.report.parameters.job: has the name of a captured segment; re",
+    ),
+    ("[eu, us]", "^[]", "tasks.report.parameters.region.enum: "),
+    ("[eu, us]", "[eu, ^EU]", 'tasks.report.parameters.region.enum[1]: differs from "eu" by c'),
+    ("[eu, us]", "[eu, ^eu]", 'tasks.report.parameters.region.enum[1]: differs from "eu" by c'),
+    ("[eu, us]", "[eu, ^a/b]", 'tasks.report.parameters.region.enum[1]: "a/b" will not do; writ'),
+    ("[eu, us]", "[eu, ^no]", "tasks.report.parameters.region.enum[1]: must be text, and YAML r"),
+    ("{enum: [eu, us]}", "^{}", "tasks.report.parameters.region: is an enum or has a type; writ"),
+    ("{enum: [eu, us]}", "^{enum: [a], type: segment}", "tasks.report.parameters.region: is an e"),
+    ("{enum: [eu, us]}", "{type: ^word}", "tasks.report.parameters.region.type: is not one of "),
+    ("{enum: [eu, us]}", "^{type: integer}", "tasks.report.parameters.region: an integer has bo"),
+    ("{enum: [eu, us]}", "^{type: integer, min: 2, max: 1}", "tasks.report.parameters.region: an"),
+    ("{enum: [eu, us]}", "^{enum: [eu], max_length: 3}", "tasks.report.parameters.region: max_l"),
+    ("{enum: [eu, us]}", "^{type: segment, max: 3}", "tasks.report.parameters.region: min and m"),
+    ("{enum: [eu, us]}", "{type: segment, max_length: ^65}", "tasks.report.parameters.region.max"),
+    ("region: {", "^Region: {", 'tasks.report.parameters.Region: "Region" will not do; write at '),
+    ("deadline: {default: 5m", "deadline: ^{default: 31m", "tasks.report.deadline: default is ab"),
+    (
+        "{default: 5m, max: 30m}",
+        "^{default: 50s, max: 60s}",
+        "tasks.report.deadline: the dead-man interval, 1m",
+    ),
+    ("    ends:", "    dead_man: ^30m\n    ends:", "tasks.report.dead_man: the dead-man interval"),
+    ("heartbeat: 60s", "heartbeat: ^30m", "tasks.report.ends.heartbeat: 30m is not below deadlin"),
+    ("heartbeat: 60s", "reprove: ^30m", "tasks.report.ends.reprove: 30m is not below deadline.ma"),
+    ("bind: [peer, parent]", "bind: ^[peer, peer]", "tasks.report.ends.bind: names one kind twi"),
+    ("bind: [peer, parent]", "bind: [^pear]", "tasks.report.ends.bind[0]: is not one of the kno"),
+    ("{bind: [peer, parent], heartbeat: 60s}", "^{daemon_stop: keep}", "tasks.report.ends: noth"),
+    ("{bind: [peer, parent], h", "^{deadline_only: true, h", "tasks.report.ends: deadline_only s"),
+    ("_per_identity: 2", "_per_identity: ^0", "tasks.report.limits.concurrent_per_identity: is "),
+    ("warehouse:", "^Warehouse:", 'tasks.report.scope.Warehouse: "Warehouse" will not do; write'),
+    ("secret: {mount", "^secrt: {mount", "tasks.report.scope.warehouse.secrt: is not a known ke"),
+    (
+        "        secret: {mount",
+        "        ^token: {policy: x}\n        secret: {mount",
+        "tasks.report.scope.warehouse: has exactly one kind; write one of: secret",
+    ),
+    ("mount: database", "mount: ^data/../base", "tasks.report.scope.warehouse.secret.mount: "),
+    ('path: "creds/ro-{region}"', "path: ^creds/../x", "tasks.report.scope.warehouse.secret.pat"),
+    (
+        'secret: {mount: database, path: "creds/ro-{region}',
+        'secret: ^{mount: db, path: "{regoin}',
+        "tasks.report.scope.warehouse.secret: {regoin} is neither a parameter nor captured; did y",
+    ),
+    ("proof: login", "proof: ^maybe", "tasks.report.scope.warehouse.secret.proof: is not one of"),
+    ("proof: login", "body: ^{a: b}", "tasks.report.scope.warehouse.secret.body: a GET has no b"),
+    (
+        "proof: login",
+        "method: POST, body: {a: ^no}",
+        'tasks.report.scope.warehouse.secret.body.a: YAML reads this as true or false; write "no',
+    ),
+    (
+        "proof: login",
+        'method: POST, body: {a: ^"{x"}',
+        'tasks.report.scope.warehouse.secret.body.a: "{x" has a brace outside a placeholder',
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "expected"), MISTAKES, ids=[m[2][:60] for m in MISTAKES])
+def test_each_mistake_is_found_at_its_place(old: str, new: str, expected: str) -> None:
+    """Where the caret stands; what is wrong, and what to write."""
+    marked = changed(old, new)
+    (only, *_) = findings(marked.replace("^", ""))
+
+    before, _, _ = marked.partition("^") if "^" in marked else ("", "", "")
+    place = f"{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+    file, line, column, rest = only.split(":", 3)
+    assert file == "a.yaml"
+    assert rest.strip().startswith(expected), only
+    assert "^" not in marked or f"{line}:{column}" == place, only
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """In every file and every definition, in order of place."""
+    broken = changed("class: ci", "class: cj", MINIMAL).replace("owner: o", "ownr: o")
+    found = findings(changed("class: batch", "class: bach"), broken, "a: [")
+
+    assert [re.match(r"\w\.yaml:\d+", finding) for finding in found] != []
+    assert [finding.split(": ")[1] for finding in found] == [
+        "tasks.report.class",
+        "tasks.a.owner",
+        "tasks.a.ownr",
+        "a",
+    ]
+
+
+def test_a_placeholder_must_be_captured_by_every_pattern() -> None:
+    """Otherwise a caller who comes in by the other pattern has no value for it."""
+    text = changed("creds/ro-{region}", "creds/{job}").replace(
+        'sa/{job}"]', 'sa/{job}", "spiffe://example.org/x"]'
+    )
+
+    (only,) = findings(text)
+
+    assert only.endswith(
+        "scope.warehouse.secret: {job} is not captured by each pattern of who; "
+        "capture {job} in every pattern of who"
+    )
+
+
+def test_too_many_combinations_are_refused() -> None:
+    """Each is a policy in Vault; enums that the scope does not use do not count."""
+    values = ", ".join(f"v{n}" for n in range(40))
+    enums = f"    parameters: {{a: {{enum: [{values}]}}, b: {{enum: [{values}]}}}}\n    ends:"
+    text = changed("    ends:", enums, MINIMAL)
+
+    load(text)
+    (only,) = findings(text.replace("creds/x", '"creds/{a}-{b}"'))
+
+    assert only == (
+        "a.yaml:7:17: tasks.a.parameters: its enums make 1600 combinations; each is a policy in "
+        "Vault; keep to 1000, or split the definition"
+    )
+
+
+def test_no_files_are_no_policy() -> None:
+    """An empty directory is a mistake, not a policy that refuses everyone."""
+    assert findings() == ["(policy):1:1: no policy file was given; name one in policy.files"]
+    assert findings("version: 1\ntasks: {}\n")[0].startswith("a.yaml:2:8: tasks: ")
+
+
+def test_the_shipped_policy_loads() -> None:
+    """What config/ ships is test input."""
+    for path in sorted((REPOSITORY / "config" / "policy.d").glob("*.yaml")):
+        load_policy([(str(path), path.read_bytes())], DEFAULT_CLASSES)
+
+
+PIECES = st.sampled_from(
+    [
+        *re.findall(r"\w+|[^\w\s]|\s+", REPORT),
+        "who: 1",
+        "{",
+        "&a",
+        "*a",
+        "<<:",
+        "!!x",
+        "null",
+        "-",
+        "\t",
+        "{{x}}",
+        "**",
+        "when",
+        "\ud800",
+    ]
+)
+
+
+@given(st.data())
+def test_any_mutation_loads_or_says_what_is_wrong(data: st.DataObject) -> None:
+    """Pieces of a real policy dropped, moved and replaced: a Policy or a ConfigError."""
+    pieces = re.findall(r"\w+|[^\w\s]|\s+", REPORT)
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(pieces) - 1))
+        pieces[at] = data.draw(PIECES)
+    content = "".join(pieces).encode("utf-8", "surrogatepass")
+
+    assert isinstance(loaded(content), Policy | ConfigError)
+
+
+def loaded(content: bytes) -> Policy | ConfigError:
+    """Load, and return what came of it; any other exception is a failure of the test."""
+    try:
+        return load_policy([("f.yaml", content)], DEFAULT_CLASSES)
+    except ConfigError as error:
+        return error
