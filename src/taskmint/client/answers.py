@@ -1,0 +1,97 @@
+"""The daemon's answers as values: what a task was given, how long it lasts, how it ended."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from .errors import BadAnswer
+from .http1 import NOT_TASKMINT
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """
+    What the caller receives for one entitlement; `data` is as Vault gave it and does not print.
+
+    `revocable` is False for what lives until `expires_at` whatever happens.
+    """
+
+    kind: str
+    data: Mapping[str, Any] = field(repr=False)
+    revocable: bool
+    expires_at: datetime
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A task that runs. Intervals are in seconds; None where the definition asks for none."""
+
+    id: str
+    expires_at: datetime
+    guaranteed_until: datetime
+    heartbeat: float | None
+    reprove: float | None
+    credentials: Mapping[str, Credential]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """
+    How a task ended. `state` is `revoked` when that is proven, `revoking` while it is not.
+
+    `cause` is what ended it first, which need not be what the caller asked for.
+    """
+
+    state: str
+    cause: str | None
+    revocation_seconds: float | None
+
+    @property
+    def proven(self) -> bool:
+        """Whether every credential is gone, looked up and not found."""
+        return self.state == "revoked"
+
+
+def started(answer: Mapping[str, Any]) -> Started:
+    """Read the answer to a start or a heartbeat. Raises BadAnswer."""
+    try:
+        return Started(
+            id=str(answer["id"]),
+            expires_at=datetime.fromisoformat(answer["expires_at"]),
+            guaranteed_until=datetime.fromisoformat(answer["guaranteed_until"]),
+            heartbeat=_seconds(answer["heartbeat_seconds"]),
+            reprove=_seconds(answer["reprove_seconds"]),
+            credentials={
+                name: _credential(item) for name, item in (answer.get("credentials") or {}).items()
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise BadAnswer("the answer does not describe a task", fix=NOT_TASKMINT) from error
+
+
+def ended(answer: Mapping[str, Any]) -> Ended:
+    """Read the answer to an end. Raises BadAnswer."""
+    try:
+        return Ended(
+            state=str(answer["state"]),
+            cause=answer["end_cause"],
+            revocation_seconds=_seconds(answer["revocation_seconds"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadAnswer("the answer does not describe a task's end", fix=NOT_TASKMINT) from error
+
+
+def _credential(item: Mapping[str, Any]) -> Credential:
+    return Credential(
+        kind=str(item["kind"]),
+        data=dict(item["data"]),
+        revocable=bool(item["revocable"]),
+        expires_at=datetime.fromisoformat(item["expires_at"]),
+        warnings=tuple(map(str, item["warnings"])),
+    )
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else float(value)

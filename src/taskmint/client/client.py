@@ -1,0 +1,118 @@
+"""
+Taskmint for a Python program.
+
+    async with TaskmintClient() as client:
+        async with client.task("orders-report", parameters={"region": "eu"}) as task:
+            user = task.credentials["warehouse"].data["username"]
+
+The task ends with the block: succeeded, failed by an exception, or cancelled. Heartbeats are sent
+meanwhile by a task of asyncio that the block owns.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Mapping
+from typing import Final, Literal, Self, TypedDict, Unpack
+
+from .answers import started
+from .daemon_api import DaemonApi, Outcome
+from .errors import ClientError, Interrupted, Unreachable
+from .running_task import RunningTask
+from .workload_api import SvidSource, WorkloadApi
+
+_PATIENCE_SECONDS: Final = 10.0  # for a daemon that is being restarted
+_FIRST_DELAY: Final = 0.1
+_LONGEST_DELAY: Final = 1.0
+
+
+class Claims(TypedDict, total=False):
+    """What a start may say besides the definition's name; the policy decides what it is worth."""
+
+    parameters: Mapping[str, str | int | bool]
+    purpose: str
+    ticket: str
+    context: Mapping[str, str]
+    ttl_seconds: int
+    bind: Literal["peer", "parent", "session", "unit"]
+
+
+class TaskmintClient:
+    """
+    Starts tasks. Tasks that still run when the block is left are ended as cancelled.
+
+    `socket` is the task socket's path, by default TASKMINT_SOCKET or /run/taskmint/task.sock;
+    `svid` is where JWT-SVIDs come from, by default the Workload API at SPIFFE_ENDPOINT_SOCKET.
+    """
+
+    def __init__(self, socket: str | None = None, svid: SvidSource | None = None) -> None:
+        self._api = DaemonApi(socket, svid or WorkloadApi())
+        self._running: set[RunningTask] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in list(self._running):
+            await task.end("cancelled")
+
+    @contextlib.asynccontextmanager
+    async def task(self, task: str, **claims: Unpack[Claims]) -> AsyncIterator[RunningTask]:
+        """
+        Run a block of code inside a task.
+
+        Raises what `start` raises; when the block succeeded and the end could not be told to the
+        daemon, ClientError.
+        """
+        running = await self.start(task, **claims)
+        try:
+            yield running
+        except BaseException as error:
+            outcome: Outcome = "cancelled" if isinstance(error, _CANCELLATIONS) else "failed"
+            try:
+                await running.end(outcome)
+            except ClientError as end_error:
+                error.add_note(f"the task was not ended: {end_error}")
+            raise
+        await running.end("succeeded")
+
+    async def start(self, task: str, **claims: Unpack[Claims]) -> RunningTask:
+        """
+        Start a task and its heartbeats; the caller ends it.
+
+        Raises Refused, NoIdentity, Unreachable, BadAnswer. A connection that breaks in between is
+        made anew and the request repeated with the same Idempotency-Key. Cancelled while the
+        daemon is minting, it sees the start through and ends the task before it returns.
+        """
+        body = {"task": task, **claims}
+        starting = asyncio.create_task(self._start(body, os.urandom(16).hex()))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            with contextlib.suppress(ClientError):
+                await (await starting).end("cancelled")
+            raise
+
+    async def _start(self, body: Mapping[str, object], key: str) -> RunningTask:
+        loop = asyncio.get_running_loop()
+        give_up, delay = loop.time() + _PATIENCE_SECONDS, _FIRST_DELAY
+        interrupted = False
+        while True:
+            try:
+                view = started(await self._api.start(body, key))
+            except Unreachable as error:
+                interrupted = interrupted or isinstance(error, Interrupted)
+                if not interrupted or loop.time() + delay > give_up:
+                    raise
+            else:
+                running = RunningTask(
+                    self._api, view, await self._api.token(), self._running.discard
+                )
+                self._running.add(running)
+                running.keep()
+                return running
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LONGEST_DELAY)
+
+
+_CANCELLATIONS: Final = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)

@@ -1,0 +1,189 @@
+"""A task socket that behaves as the daemon's does, keeps what it was asked, and can misbehave."""
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+Credentials = dict[str, dict[str, Any]]
+
+
+@dataclass
+class Asked:
+    """One request as it arrived."""
+
+    what: str  # "start", "heartbeat", "end"
+    token: str
+    headers: dict[str, str]
+    body: Any = None
+    outcome: str = ""
+
+
+@dataclass
+class FakeTask:
+    """One task of the fake; `end_cause` is None while it is active."""
+
+    id: str
+    key: str | None
+    end_cause: str | None = None
+
+
+@dataclass
+class FakeDaemon:
+    """Set the knobs before the request they are meant for."""
+
+    socket: Path
+    credentials: Credentials = field(default_factory=dict)
+    heartbeat_seconds: float | None = None
+    reprove_seconds: float | None = None
+    asked: list[Asked] = field(default_factory=list)
+    tasks: dict[str, FakeTask] = field(default_factory=dict)
+    # Each is used up by one request: a response instead of the right one, or a broken connection
+    # after the right thing was done.
+    answers: deque[tuple[str, Callable[[], web.Response]]] = field(default_factory=deque)
+    breaks: deque[str] = field(default_factory=deque)
+    minting: asyncio.Event | None = None  # when set, a start waits for it
+    proven: bool = True
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    _ids: Any = field(default_factory=itertools.count)
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator["FakeDaemon"]:
+        """Serve on the socket."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.post("/v1/tasks", self._start),
+                web.post("/v1/tasks/{id}/heartbeat", self._heartbeat),
+                web.delete("/v1/tasks/{id}", self._end),
+            ]
+        )
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.UnixSite(runner, str(self.socket)).start()
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a request has made something true."""
+        async with asyncio.timeout(10), self.changed:
+            await self.changed.wait_for(condition)
+
+    def count(self, what: str) -> int:
+        """How many requests of a kind came."""
+        return sum(asked.what == what for asked in self.asked)
+
+    def refuse(self, what: str, status: int, code: str, **headers: str) -> None:
+        """Answer the next request of a kind with a problem."""
+        body = {
+            "type": f"urn:taskmint:error:{code}",
+            "status": status,
+            "code": code,
+            "detail": f"refused: {code}",
+            "fix": "do as the fake says",
+            "errors": [f"refused: {code}"],
+        }
+        self.answers.append(
+            (
+                what,
+                lambda: web.json_response(
+                    body, status=status, content_type="application/problem+json", headers=headers
+                ),
+            )
+        )
+
+    async def _note(self, request: web.Request, what: str, **more: Any) -> None:
+        assert request.headers.get("X-Taskmint-Request") == "true"
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        assert scheme == "Bearer"
+        async with self.changed:
+            self.asked.append(Asked(what, token, dict(request.headers), **more))
+            self.changed.notify_all()
+        if self.answers and self.answers[0][0] == what:
+            raise _Instead(self.answers.popleft()[1]())
+
+    async def _start(self, request: web.Request) -> web.StreamResponse:
+        try:
+            await self._note(request, "start", body=await request.json())
+        except _Instead as instead:
+            return instead.response
+        if self.minting is not None:
+            await self.minting.wait()
+        key = request.headers.get("Idempotency-Key")
+        task = next((task for task in self.tasks.values() if key and task.key == key), None)
+        if task is None:
+            task = FakeTask(f"tm_{next(self._ids):026d}", key)
+            self.tasks[task.id] = task
+        return self._answer(request, "start", 201, {**self._view(task), **self._given()})
+
+    async def _heartbeat(self, request: web.Request) -> web.StreamResponse:
+        try:
+            await self._note(request, "heartbeat")
+        except _Instead as instead:
+            return instead.response
+        task = self.tasks[request.match_info["id"]]
+        return self._answer(request, "heartbeat", 200, self._view(task))
+
+    async def _end(self, request: web.Request) -> web.StreamResponse:
+        try:
+            await self._note(request, "end", outcome=request.query["outcome"])
+        except _Instead as instead:
+            return instead.response
+        task = self.tasks[request.match_info["id"]]
+        task.end_cause = task.end_cause or request.query["outcome"]
+        return self._answer(request, "end", 200 if self.proven else 202, self._view(task))
+
+    def _answer(
+        self, request: web.Request, what: str, status: int, body: dict[str, Any]
+    ) -> web.StreamResponse:
+        if self.breaks and self.breaks[0] == what:
+            self.breaks.popleft()
+            assert request.transport is not None
+            request.transport.abort()
+        return web.json_response(body, status=status)
+
+    def _view(self, task: FakeTask) -> dict[str, Any]:
+        ended = "revoked" if self.proven else "revoking"
+        now = datetime.now(UTC)
+        return {
+            "id": task.id,
+            "definition": "fake",
+            "state": ended if task.end_cause else "active",
+            "expires_at": (now + timedelta(minutes=5)).isoformat().replace("+00:00", "Z"),
+            "guaranteed_until": (now + timedelta(minutes=1)).isoformat().replace("+00:00", "Z"),
+            "heartbeat_seconds": self.heartbeat_seconds,
+            "reprove_seconds": self.reprove_seconds,
+            "end_cause": task.end_cause,
+            "revocation_seconds": 0.01 if task.end_cause and self.proven else None,
+            "credentials": None,
+        }
+
+    def _given(self) -> dict[str, Any]:
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        return {
+            "credentials": {
+                name: {
+                    "kind": "secret",
+                    "data": data,
+                    "revocable": True,
+                    "expires_at": now,
+                    "warnings": ["capped"],
+                }
+                for name, data in self.credentials.items()
+            }
+        }
+
+
+class _Instead(Exception):
+    def __init__(self, response: web.Response) -> None:
+        super().__init__()
+        self.response = response
