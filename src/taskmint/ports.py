@@ -207,6 +207,7 @@ class Event(StrEnum):
     ENDING = "ending"
     REVOKED = "revoked"
     ADOPTED = "adopted"
+    RETENTION = "retention"  # old rows were removed; this one vouches for them
 
 
 @dataclass(frozen=True, slots=True)
