@@ -1,0 +1,95 @@
+"""
+The plan and what Vault holds in, what an admin must see to out: pure.
+
+What gives more than the plan, by line; what is missing and not ours to write; and where a database
+role breaks a promise: its clocks (P6), what a task could leave behind, how it is revoked (P5).
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Final
+
+from taskmint.model.scope import Json, ProofLevel
+from taskmint.policy.database import lint_creation, lint_revocation
+from taskmint.policy.plan_objects import DatabaseRole, Plan
+
+from .changes import is_postgresql, stale
+from .live import Fields, Live
+from .rights import wider_rules
+
+_SYSTEM_MAX_TTL: Final = 32 * 24 * 3600  # Vault's own default, 768 h
+
+
+def findings(plan: Plan, live: Live) -> Iterator[str]:
+    """Yield one sentence for each finding; nothing when all is well."""
+    yield from _wider(plan, live)
+    for kind, name, _ in stale(plan, live):
+        yield f"{kind} {name} is not in the plan; `taskmint vault apply --prune` removes it"
+    yield from _absent(plan, live)
+    for role in plan.database_roles:
+        if (role.mount, role.name) in live.database_roles:
+            for problem in _database_findings(role, live):
+                yield f"database role {role.mount}/{role.name}: {problem}"
+
+
+def _wider(plan: Plan, live: Live) -> Iterator[str]:
+    for name in sorted(plan.policies):
+        data = live.objects.get(f"sys/policies/acl/{name}")
+        text = None if data is None else data.get("policy")
+        if isinstance(text, str):
+            for block in wider_rules(plan.policies[name], text):
+                yield f"policy {name}, line {block.line} is wider than the plan: {block.text}"
+
+
+def _absent(plan: Plan, live: Live) -> Iterator[str]:
+    for role in plan.token_roles.values():
+        for name in role.policies:
+            if not role.orphan and name.lower() not in live.policy_names:
+                yield f"policy {name}, which {role.name} hands out, does not exist"
+    if plan.auth_role is not None and plan.auth_role.mount not in live.auth_mounts:
+        yield f"auth method {plan.auth_role.mount} is not enabled"
+    for mount in sorted(plan.mounts - live.mounts.keys()):
+        yield f"secrets engine {mount} is not mounted"
+
+
+def _database_findings(role: DatabaseRole, live: Live) -> Iterator[str]:
+    data = live.database_roles[role.mount, role.name]
+    if data is None:
+        yield "does not exist"
+        return
+    connection = live.connections.get((role.mount, str(data.get("db_name"))))
+    if connection is None:
+        yield f"its connection {data.get('db_name')} does not exist"
+        return
+    yield from _clock_findings(role, data, live.mounts[role.mount])
+    if not is_postgresql(connection):
+        if role.proof is not ProofLevel.LEASE:
+            yield f"{role.proof} is promised, and proven for PostgreSQL only"
+        return
+    yield from lint_creation(_texts(data.get("creation_statements")))
+    if role.proof is not ProofLevel.LEASE or data.get("revocation_statements"):
+        yield from lint_revocation(_texts(data.get("revocation_statements")))
+
+
+def _clock_findings(role: DatabaseRole, data: Fields, mount: Fields) -> Iterator[str]:
+    config = mount.get("config")
+    tuned = config.get("max_lease_ttl") if isinstance(config, dict) else None
+    longest = _seconds(tuned) or _SYSTEM_MAX_TTL
+    default, most = _seconds(data.get("default_ttl")), _seconds(data.get("max_ttl")) or longest
+    dead_man, deadline = (
+        int(value / timedelta(seconds=1)) for value in (role.dead_man, role.deadline_max)
+    )
+    if default != dead_man:
+        yield f"its default_ttl is {default} s, and the dead-man interval is {dead_man} s (P6)"
+    if most < deadline:
+        yield f"its max_ttl is {most} s, and the longest deadline is {deadline} s"
+    if most > longest:
+        yield f"its max_ttl is {most} s, and the mount's maximum is {longest} s"
+
+
+def _seconds(value: Json) -> int:
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _texts(value: Json) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,0 +1,114 @@
+"""
+An admin's token in, what Vault holds of the plan's objects out; nothing is written here.
+
+What does not exist is None; what may not be read is an error, because a check that could not look
+is no check.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from taskmint.model.scope import Json
+from taskmint.policy.plan_objects import Plan
+
+from .http import Door
+from .objects import planned_objects
+from .responses import Meaning, Reply, failure
+
+_PARALLEL_READS: Final = 8
+OURS: Final = "taskmint-"
+
+Fields = Mapping[str, Json]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """
+    What was read. `objects` are by path; database `roles` and `connections` by (mount, name).
+
+    `mounts` and `auth_mounts` map each path, without its last slash, to what Vault says of it.
+    `policy_names` are all there are, lower-case; `token_role_names` those that bear our name.
+    """
+
+    objects: Mapping[str, Fields | None]
+    mounts: Mapping[str, Fields]
+    auth_mounts: Mapping[str, Fields]
+    database_roles: Mapping[tuple[str, str], Fields | None]
+    connections: Mapping[tuple[str, str], Fields | None]
+    policy_names: frozenset[str]
+    token_role_names: frozenset[str]
+
+
+async def read_live(door: Door, plan: Plan) -> Live:
+    """Read with an admin's token. Raises Unavailable, BackendFailed."""
+    mounts = _by_path(await _read(door, "sys/mounts"))
+    wanted = [
+        role for role in plan.database_roles if mounts.get(role.mount, {}).get("type") == "database"
+    ]
+    names = [(role.mount, role.name) for role in wanted]
+    roles = await _read_pairs(door, names, "roles")
+    used = {(key[0], str(data.get("db_name"))) for key, data in roles.items() if data is not None}
+    probes = [f"{role.mount}/roles/{role.probe}" for role in wanted if role.probe]
+    paths = [item.path for item in planned_objects(plan)] + probes
+    return Live(
+        objects=await _read_many(door, paths),
+        mounts=mounts,
+        auth_mounts=_by_path(await _read(door, "sys/auth")),
+        database_roles=roles,
+        connections=await _read_pairs(door, sorted(used), "config"),
+        policy_names=await _names(door, "sys/policies/acl"),
+        token_role_names=frozenset(
+            name for name in await _names(door, "auth/token/roles") if name.startswith(OURS)
+        ),
+    )
+
+
+async def _read(door: Door, path: str) -> Fields | None:
+    reply: Reply = await door.get(f"/v1/{path}")
+    if reply.meaning is Meaning.DONE:
+        return reply.part("data")
+    if reply.meaning is Meaning.ABSENT:
+        return None
+    raise failure(reply, f"reading {path}")
+
+
+async def _read_many(door: Door, paths: Iterable[str]) -> dict[str, Fields | None]:
+    slots = asyncio.Semaphore(_PARALLEL_READS)
+
+    async def one(path: str) -> Fields | None:
+        async with slots:
+            return await _read(door, path)
+
+    ordered = list(dict.fromkeys(paths))
+    found: dict[str, Fields | None] = {}
+    answers = await asyncio.gather(*map(one, ordered), return_exceptions=True)
+    for path, answer in zip(ordered, answers, strict=True):
+        if isinstance(answer, BaseException):
+            raise answer
+        found[path] = answer
+    return found
+
+
+async def _read_pairs(
+    door: Door, pairs: Iterable[tuple[str, str]], part: str
+) -> dict[tuple[str, str], Fields | None]:
+    by_path = {f"{mount}/{part}/{name}": (mount, name) for mount, name in pairs}
+    return {by_path[path]: data for path, data in (await _read_many(door, by_path)).items()}
+
+
+async def _names(door: Door, path: str) -> frozenset[str]:
+    reply: Reply = await door.list(f"/v1/{path}")
+    if reply.meaning is Meaning.ABSENT:
+        return frozenset()
+    if reply.meaning is not Meaning.DONE:
+        raise failure(reply, f"listing {path}")
+    keys = reply.part("data").get("keys")
+    return frozenset(map(str, keys)) if isinstance(keys, list) else frozenset()
+
+
+def _by_path(data: Fields | None) -> dict[str, Fields]:
+    return {
+        path.rstrip("/"): value for path, value in (data or {}).items() if isinstance(value, dict)
+    }
