@@ -24,8 +24,8 @@ from .process import StackError
 from .registration import Entry
 from .stack_directory import stack_directory
 from .stack_files import DAEMON_ID, WORKLOAD_ID, Paths, config_text, policy_text
-from .taskmint_command import apply_plan, recommended_statements
-from .vault_setup import Statements, set_up_database, set_up_jwt_auth
+from .taskmint_command import apply_plan, recommended_revocation
+from .vault_setup import set_up_database, set_up_jwt_auth
 from .workload_api import WorkloadApi
 
 DAEMON: Final = "daemon"
@@ -66,10 +66,10 @@ class Stack:
         async with contextlib.AsyncExitStack() as exits:
             paths = Paths(await exits.enter_async_context(stack_directory(directory)))
             python = await asyncio.to_thread(_lay_out, paths)
-            stack, statements = await _started(exits, paths, python, trust)
+            stack, revocation = await _started(exits, paths, python, trust)
             await asyncio.to_thread(_write_files, stack, dead_man)
             async with stack.admin() as vault:
-                await set_up_database(vault, stack.postgres, statements, dead_man)
+                await set_up_database(vault, stack.postgres, revocation, dead_man)
                 await set_up_jwt_auth(vault, stack.workload_api.jwks_url)
             await stack.apply()
             yield stack
@@ -80,7 +80,7 @@ class Stack:
 
     async def apply(self) -> None:
         """Run `taskmint vault apply`, again after policy files were changed."""
-        await apply_plan(self.paths.config, self.bao.address, self.bao.root_token)
+        await apply_plan(self.paths.config, DAEMON_ID, self.bao.address, self.bao.root_token)
 
     @contextlib.asynccontextmanager
     async def daemon(self, **environment: str) -> AsyncIterator[Daemon]:
@@ -118,7 +118,7 @@ def _lay_out(paths: Paths) -> Mapping[str, Path]:
 
 async def _started(
     exits: contextlib.AsyncExitStack, paths: Paths, python: Mapping[str, Path], trust: Trust | None
-) -> tuple[Stack, Statements]:
+) -> tuple[Stack, str]:
     """Start the three servers side by side; when one fails, the others are stopped."""
     at, lock = paths.directory, paths.directory
     entries = [Entry(DAEMON_ID, str(python[DAEMON])), Entry(WORKLOAD_ID, str(python[WORKLOAD]))]
@@ -131,7 +131,7 @@ async def _started(
     )
     try:
         async with asyncio.TaskGroup() as starting:
-            asked = starting.create_task(recommended_statements())
+            asked = starting.create_task(recommended_revocation())
             bao = starting.create_task(exits.enter_async_context(servers[0]))
             postgres = starting.create_task(exits.enter_async_context(servers[1]))
             workload_api = starting.create_task(exits.enter_async_context(servers[2]))

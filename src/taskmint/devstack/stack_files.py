@@ -27,7 +27,7 @@ tasks:
     ends: {{bind: [peer, parent]}}
     scope:
       warehouse:
-        secret: {{mount: database, path: "creds/orders-ro-{{region}}"}}
+        secret: {{mount: database, path: "creds/orders-ro-{{region}}", proof: sessions}}
 """
 
 

@@ -11,20 +11,25 @@ from taskmint.model.secret import Secret
 
 from .daemon_process import daemon_environment
 from .process import StackError
-from .vault_setup import Statements
 
 _SECONDS: Final = 60.0
+_REVOCATION: Final = "revocation_statements of a role"
 
 
-async def recommended_statements() -> Statements:
-    """Ask `taskmint vault statements postgresql` what a database role should say."""
-    raise NotImplementedError
+async def recommended_revocation() -> str:
+    """Ask `taskmint vault statements` for the statements that end an account."""
+    printed = await _taskmint("vault", "statements", "postgresql", environment={})
+    _, found, rest = printed.partition(f"-- {_REVOCATION}\n")
+    if not found:
+        raise StackError(f"taskmint vault statements has no section {_REVOCATION!r}")
+    return rest.partition("\n\n-- ")[0]
 
 
-async def apply_plan(config: Path, address: str, token: Secret[str]) -> None:
+async def apply_plan(config: Path, daemon_id: str, address: str, token: Secret[str]) -> None:
     """Run `taskmint vault apply`; the administrator's token goes by the environment."""
     await _taskmint(
-        *("vault", "apply", "--config", str(config), "--yes"),
+        *("vault", "apply", "--yes", "--config", str(config)),
+        *("--daemon-spiffe-id", daemon_id),
         environment={"VAULT_ADDR": address, "VAULT_TOKEN": token.reveal()},
     )
 

@@ -4,8 +4,6 @@ What an administrator does once in a fresh OpenBao, before taskmint comes: mount
 Everything that belongs to taskmint's own plan is not here: `taskmint vault apply` writes it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -20,25 +18,16 @@ REGIONS: Final = ("eu", "us")
 _CONNECTIONS: Final = 16  # to PostgreSQL, of the one plugin: 4 by default would be the bottleneck
 
 
-@dataclass(frozen=True, slots=True)
-class Statements:
-    """What `taskmint vault statements postgresql` recommends."""
-
-    revocation: Sequence[str]
-    probe: Sequence[str]
-
-
 async def set_up_database(
-    bao: BaoHttp, postgres: Postgres, statements: Statements, dead_man: timedelta
+    bao: BaoHttp, postgres: Postgres, revocation: str, dead_man: timedelta
 ) -> None:
     """
     Mount the database engine with the orders connection, and a read-only role for each region.
 
     A role's leases live as long as the dead-man interval unless they are renewed, up to a day.
-    Beside each role stands its probe, which makes no account (decisions.md 4).
+    `revocation` is what `taskmint vault statements` recommends.
     """
     await bao.call("POST", f"sys/mounts/{DATABASE_MOUNT}", {"type": "database"})
-    roles = [f"orders-ro-{region}" for region in REGIONS]
     await bao.call(
         "POST",
         f"{DATABASE_MOUNT}/config/{CONNECTION}",
@@ -53,25 +42,20 @@ async def set_up_database(
             "password_authentication": "scram-sha-256",
             "max_open_connections": _CONNECTIONS,
             "max_idle_connections": _CONNECTIONS,
-            "allowed_roles": [*roles, *(f"taskmint-probe-{role}" for role in roles)],
+            "allowed_roles": [f"orders-ro-{region}" for region in REGIONS],
         },
     )
     for region in REGIONS:
-        common = {"db_name": CONNECTION, "default_ttl": int(dead_man.total_seconds())}
         await bao.call(
             "POST",
             f"{DATABASE_MOUNT}/roles/orders-ro-{region}",
-            common
-            | {
+            {
+                "db_name": CONNECTION,
+                "default_ttl": int(dead_man.total_seconds()),
                 "max_ttl": "25h",
                 "creation_statements": _creation(region),
-                "revocation_statements": list(statements.revocation),
+                "revocation_statements": [revocation],
             },
-        )
-        await bao.call(
-            "POST",
-            f"{DATABASE_MOUNT}/roles/taskmint-probe-orders-ro-{region}",
-            common | {"creation_statements": list(statements.probe)},
         )
 
 
