@@ -92,29 +92,52 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
+class Approval:
+    """
+    Whose yes a task waits for: `quorum` different ones of `approvers`, given within `within`.
+
+    An approver is `group:NAME`, `user:NAME` or a SPIFFE ID.
+    """
+
+    approvers: tuple[str, ...]
+    quorum: int
+    within: timedelta
+
+
+@dataclass(frozen=True, slots=True)
 class Denial:
     """
     The refusing answer: a stable code for the caller, the reasons for the operator.
 
     `code` is one of `errors.Code`; `detail` is safe to show to the caller and names no policy text.
+    With `approval` nothing but that approval is missing: decided again with `approved`, it grants.
     """
 
     code: str
     detail: str
     policy_digest: str
     trace: tuple[str, ...] = ()
+    approval: Approval | None = None
 
 
 Decision: TypeAlias = Scope | Denial
 
 
+class TokenBinding(StrEnum):
+    """To whom an SVID is held fast (decisions.md, trap 19): not what a task is bound to."""
+
+    UID = "uid"  # the same token may come from every process of a user
+    PROCESS = "process"  # from one process only
+
+
 @dataclass(frozen=True, slots=True)
 class CallerFacts:
-    """What was proven of the caller."""
+    """What was proven of the caller; `binding` is as firm as the identity layer made it."""
 
     spiffe_id: SpiffeId
     uid: int
     method: IdentityMethod
+    binding: TokenBinding = TokenBinding.UID
 
 
 @dataclass(frozen=True, slots=True)
