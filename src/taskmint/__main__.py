@@ -1,6 +1,6 @@
 """`python -m taskmint` is the `taskmint` command."""
 
-from taskmint.cli.main import main
+from taskmint.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -8,6 +8,7 @@ import secrets
 import signal
 import stat
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,6 +74,15 @@ async def ready(process: asyncio.subprocess.Process) -> None:
     assert process.stdout is not None
     async with asyncio.timeout(30):
         assert await process.stdout.readline() == b"ready\n"
+
+
+def handled(process: asyncio.subprocess.Process) -> None:
+    """Wait until no signal is pending for the process."""
+    status = Path(f"/proc/{process.pid}/status")
+    give_up = time.monotonic() + 10
+    while "ShdPnd:\t0000000000000000" not in status.read_text():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -192,13 +202,29 @@ async def test_a_signal_during_the_start_leaves_no_task(runner: Runner, daemon: 
     process = await runner.start("--", sys.executable, "-c", "print('ran')")
     await daemon.until(lambda: daemon.count("start") == 1)
     process.terminate()
-    process.terminate()
-    await asyncio.sleep(0.1)
+    await asyncio.to_thread(handled, process)
     daemon.minting.set()
     result = await finish(process)
 
     assert result == Result(128 + signal.SIGTERM, "", "")
     assert [task.end_cause for task in daemon.tasks.values()] == ["cancelled"]
+
+
+async def test_a_second_signal_during_the_start_gives_up(
+    runner: Runner, daemon: FakeDaemon
+) -> None:
+    """Whoever cannot wait for a daemon that hangs is let go, and told what becomes of the task."""
+    daemon.minting = asyncio.Event()
+    process = await runner.start("--", sys.executable, "-c", "print('ran')")
+    await daemon.until(lambda: daemon.count("start") == 1)
+    process.terminate()
+    await asyncio.to_thread(handled, process)
+    process.terminate()
+    result = await finish(process)
+    daemon.minting.set()
+
+    assert (result.code, result.out) == (128 + signal.SIGTERM, "")
+    assert "given up" in result.err
 
 
 async def test_heartbeats_go_out_while_the_command_runs(runner: Runner, daemon: FakeDaemon) -> None:
@@ -320,6 +346,7 @@ async def test_what_cannot_be_delivered_runs_nothing(
         ["--ttl", "0s"],
         ["--bind", "moon"],
         ["--unknown"],
+        ["--pur", "abbreviated"],
     ],
 )
 async def test_wrong_use_is_125(runner: Runner, daemon: FakeDaemon, arguments: list[str]) -> None:
@@ -327,7 +354,16 @@ async def test_wrong_use_is_125(runner: Runner, daemon: FakeDaemon, arguments: l
     result = await runner.run(*arguments, "--", "true")
 
     assert result.code == 125
-    assert "Error:" in result.err
+    assert "taskmint run: " in result.err
+    assert daemon.asked == []
+
+
+async def test_a_command_is_needed(runner: Runner, daemon: FakeDaemon) -> None:
+    """Without `--` and a command there is nothing to run, and no task."""
+    for arguments in ([], ["--"], ["true"]):
+        result = await runner.run(*arguments)
+        assert result.code == 125
+
     assert daemon.asked == []
 
 
@@ -408,8 +444,11 @@ async def _running(runner: Runner) -> AsyncIterator[asyncio.subprocess.Process]:
 
 async def test_what_run_does_not_need_it_does_not_import() -> None:
     """It wraps other people's programs: heavy libraries stay out, or every start pays for them."""
-    heavy = "aiohttp", "cryptography", "grpc", "hvac", "pydantic", "requests", "spiffe", "yaml"
-    code = f"import sys, taskmint.cli.run; print(sorted(set({heavy}) & set(sys.modules)))"
+    heavy = "aiohttp", "asyncio", "click", "cryptography", "grpc", "hpack", "inspect", "pydantic"
+    code = (
+        "import sys, taskmint.cli.entry, taskmint.cli.run_command; "
+        f"print(sorted(set({heavy}) & set(sys.modules)))"
+    )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", code), stdout=asyncio.subprocess.PIPE
     )

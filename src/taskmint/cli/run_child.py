@@ -1,6 +1,6 @@
-"""The wrapped command as a process: it dies with its runner, and its exit is an event."""
+"""The wrapped command as a process: it dies with its runner and hears its signals."""
 
-import asyncio
+import contextlib
 import ctypes
 import os
 import signal
@@ -57,21 +57,15 @@ class Child:
     def __exit__(self, *_: object) -> None:
         os.close(self._pidfd)
 
-    async def exited(self) -> int:
+    def wait(self) -> int:
         """Wait for the command; return its exit code, or 128 + the signal that ended it."""
-        loop = asyncio.get_running_loop()
-        readable = loop.create_future()
-        loop.add_reader(self._pidfd, readable.set_result, None)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(self._pidfd)
         code = self._process.wait()
         return code if code >= 0 else _BY_SIGNAL - code
 
     def send(self, number: int) -> None:
-        """Pass a signal on; a command that has just exited gets none."""
-        self._process.send_signal(number)
+        """Pass a signal on, to this process and no other; one that has just exited gets none."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
 
 
 def _dying_with_us() -> Callable[[], None]:

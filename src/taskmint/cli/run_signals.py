@@ -1,15 +1,15 @@
 """
-The runner's signals: before the command runs they give up, afterwards they are passed on.
+The runner's signals: before the command runs they end the run, afterwards they are passed on.
 
 A terminal sends ^C and ^\\ to the whole foreground process group, so the command has them already;
 those two are not passed on while we are in the foreground of our terminal.
 """
 
-import asyncio
 import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Final
 
 _PASSED_ON: Final = (
@@ -24,39 +24,55 @@ _ENDING: Final = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal
 _FROM_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
 
 
+class GivenUp(BaseException):
+    """Raised in the main thread by a second signal that asks for an end before the command runs."""
+
+
 class Signals:
     """Remembers the first signal that asks for an end, and tells whoever listens now."""
 
     def __init__(self) -> None:
         self.asked_to_end: int | None = None
-        self._listener: Callable[[int], None] | None = None
+        self._listener: Callable[[int], None] = self._before_the_command
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle signals on the running loop for as long as the block lasts."""
-        loop = asyncio.get_running_loop()
-        for number in _PASSED_ON:
-            loop.add_signal_handler(number, self._on_signal, number)
+        """Handle signals for as long as the block lasts."""
+        before = {number: signal.signal(number, self._on_signal) for number in _PASSED_ON}
         try:
             yield
         finally:
-            for number in _PASSED_ON:
-                loop.remove_signal_handler(number)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     @contextlib.contextmanager
-    def told_to(self, listener: Callable[[int], None]) -> Iterator[None]:
-        """Tell `listener` each signal for as long as the block lasts; nobody else is told."""
+    def passed_to(self, listener: Callable[[int], None]) -> Iterator[None]:
+        """
+        Tell `listener` each signal for as long as the block lasts; afterwards tell nobody.
+
+        It is told at once of one that asked for an end a moment before.
+        """
         self._listener = listener
         try:
+            if self.asked_to_end is not None:
+                listener(self.asked_to_end)
             yield
         finally:
-            self._listener = None
+            self._listener = _ignore
 
-    def _on_signal(self, number: int) -> None:
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        self._listener(number)
         if self.asked_to_end is None and number in _ENDING:
             self.asked_to_end = number
-        if self._listener is not None:
-            self._listener(number)
+
+    def _before_the_command(self, number: int) -> None:
+        # The first one is obeyed as soon as the daemon has answered, so that no task is left.
+        if self.asked_to_end is not None and number in _ENDING:
+            raise GivenUp
+
+
+def _ignore(_: int) -> None:
+    """The command has ended and the task is being ended: there is nothing to hurry."""
 
 
 def sent_by_terminal(number: int) -> bool:

@@ -1,16 +1,19 @@
-"""The daemon's answers as values: what a task was given, how long it lasts, how it ended."""
+"""
+The daemon's answers as values: what a task was given, how long it lasts, how it ended.
+
+Named tuples, not dataclasses: those import inspect, which every `taskmint run` would pay for.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from .errors import BadAnswer
-from .http1 import NOT_TASKMINT
+
+NOT_TASKMINT: Final = "check that the socket belongs to taskmint"
 
 
-@dataclass(frozen=True, slots=True)
-class Credential:
+class Credential(NamedTuple):
     """
     What the caller receives for one entitlement; `data` is as Vault gave it and does not print.
 
@@ -18,14 +21,16 @@ class Credential:
     """
 
     kind: str
-    data: Mapping[str, Any] = field(repr=False)
+    data: Mapping[str, Any]
     revocable: bool
     expires_at: datetime
     warnings: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"Credential(kind={self.kind!r}, data=[secret], expires_at={self.expires_at})"
 
-@dataclass(frozen=True, slots=True)
-class Started:
+
+class Started(NamedTuple):
     """A task that runs. Intervals are in seconds; None where the definition asks for none."""
 
     id: str
@@ -36,8 +41,7 @@ class Started:
     credentials: Mapping[str, Credential]
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """
     How a task ended. `state` is `revoked` when that is proven, `revoking` while it is not.
 
@@ -52,6 +56,9 @@ class Ended:
     def proven(self) -> bool:
         """Whether every credential is gone, looked up and not found."""
         return self.state == "revoked"
+
+
+FORGOTTEN: Final = Ended(state="forgotten", cause=None, revocation_seconds=None)
 
 
 def started(answer: Mapping[str, Any]) -> Started:

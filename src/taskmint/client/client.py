@@ -16,14 +16,11 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final, Literal, Self, TypedDict, Unpack
 
 from .answers import started
-from .daemon_api import DaemonApi, Outcome
-from .errors import ClientError, Interrupted, Unreachable
+from .daemon_api import DaemonApi
+from .errors import ClientError
 from .running_task import RunningTask
+from .timing import Patience
 from .workload_api import SvidSource, WorkloadApi
-
-_PATIENCE_SECONDS: Final = 10.0  # for a daemon that is being restarted
-_FIRST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 1.0
 
 
 class Claims(TypedDict, total=False):
@@ -68,9 +65,8 @@ class TaskmintClient:
         try:
             yield running
         except BaseException as error:
-            outcome: Outcome = "cancelled" if isinstance(error, _CANCELLATIONS) else "failed"
             try:
-                await running.end(outcome)
+                await running.end("cancelled" if isinstance(error, _CANCELLATIONS) else "failed")
             except ClientError as end_error:
                 error.add_note(f"the task was not ended: {end_error}")
             raise
@@ -95,14 +91,13 @@ class TaskmintClient:
 
     async def _start(self, body: Mapping[str, object], key: str) -> RunningTask:
         loop = asyncio.get_running_loop()
-        give_up, delay = loop.time() + _PATIENCE_SECONDS, _FIRST_DELAY
-        interrupted = False
+        patience = Patience(loop.time(), at_first=False)
         while True:
             try:
                 view = started(await self._api.start(body, key))
-            except Unreachable as error:
-                interrupted = interrupted or isinstance(error, Interrupted)
-                if not interrupted or loop.time() + delay > give_up:
+            except ClientError as error:
+                pause = patience.pause(error, loop.time())
+                if pause is None:
                     raise
             else:
                 running = RunningTask(
@@ -111,8 +106,7 @@ class TaskmintClient:
                 self._running.add(running)
                 running.keep()
                 return running
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+            await asyncio.sleep(pause)
 
 
 _CANCELLATIONS: Final = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)

@@ -4,17 +4,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final
 
-from .answers import Credential, Ended, Started, ended, started
-from .daemon_api import DaemonApi, Outcome
-from .errors import ClientError, Refused, Unreachable
-
-_OVER: Final = frozenset({404, 409})  # no such task any more, or no longer active
-_GONE: Final = 404
-_PATIENCE_SECONDS: Final = 10.0  # for a daemon that is being restarted
-_FIRST_DELAY: Final = 0.1
-_LONGEST_DELAY: Final = 1.0
+from .answers import FORGOTTEN, Credential, Ended, Started, ended, started
+from .calls import Outcome
+from .daemon_api import DaemonApi
+from .errors import ClientError
+from .timing import Patience, Pulse, is_forgotten, is_over
 
 
 class RunningTask:
@@ -30,11 +25,11 @@ class RunningTask:
     ) -> None:
         self._api = api
         self._view = view
-        self._token = token  # the SVID that proved us last
+        self._token = token
         self._on_end = on_end
         self._keeper: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
-        self.over_because: Refused | None = None
+        self.over_because: ClientError | None = None
         self.ended: Ended | None = None
 
     @property
@@ -59,9 +54,9 @@ class RunningTask:
 
     def keep(self) -> None:
         """Start the heartbeats that the definition asks for; `end` stops them."""
-        intervals = [span for span in (self._view.heartbeat, self._view.reprove) if span]
-        if intervals:
-            self._keeper = asyncio.create_task(self._beat(min(intervals)))
+        pulse = Pulse(self._view, self._token, asyncio.get_running_loop().time())
+        if pulse.interval is not None:
+            self._keeper = asyncio.create_task(self._beat(pulse, pulse.interval))
 
     async def end(self, outcome: Outcome) -> Ended:
         """
@@ -82,49 +77,35 @@ class RunningTask:
 
     async def _end(self, outcome: Outcome) -> Ended:
         loop = asyncio.get_running_loop()
-        give_up, delay = loop.time() + _PATIENCE_SECONDS, _FIRST_DELAY
+        patience = Patience(loop.time(), at_first=True)
         while True:
             try:
                 return ended(await self._api.end(self.id, outcome))
-            except Refused as error:
-                if error.status == _GONE:
-                    return Ended(state="forgotten", cause=None, revocation_seconds=None)
-                if error.retry_after is None or loop.time() + delay > give_up:
+            except ClientError as error:
+                if is_forgotten(error):
+                    return FORGOTTEN
+                pause = patience.pause(error, loop.time())
+                if pause is None:
                     raise
-            except Unreachable:
-                if loop.time() + delay > give_up:
-                    raise
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _LONGEST_DELAY)
+            await asyncio.sleep(pause)
 
-    async def _beat(self, interval: float) -> None:
-        """
-        Say that we live at a third of the interval; after a failure, at a twelfth.
-
-        Re-proof needs an SVID that the daemon has not seen for this task. Agents hand out the same
-        one for about half of its life, so from a third of that interval on each beat asks anew.
-        """
+    async def _beat(self, pulse: Pulse, interval: float) -> None:
         loop = asyncio.get_running_loop()
-        proved_at, pause = loop.time(), interval / 3
+        pause = interval / 3
         while True:
             await asyncio.sleep(pause)
-            reprove = self._view.reprove
-            fresh = reprove is not None and loop.time() >= proved_at + reprove / 3
             try:
-                token = await self._api.token(fresh=fresh)
+                token = await self._api.token(fresh=pulse.wants_new_token(loop.time()))
                 self._adopt(started(await self._api.heartbeat(self.id, token)))
-            except Refused as error:
-                if error.status in _OVER:
+            except ClientError as error:
+                if is_over(error):
                     self.over_because = error
                     self.over.set()
                     return
                 pause = interval / 12
-            except ClientError:
-                pause = interval / 12
             else:
+                pulse.beaten(token, loop.time())
                 pause = interval / 3
-                if token != self._token:
-                    self._token, proved_at = token, loop.time()
 
     def _adopt(self, view: Started) -> None:
         """Take over the new times; the credentials came with the start and stay."""

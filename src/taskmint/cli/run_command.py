@@ -1,0 +1,107 @@
+"""
+`taskmint run`: a command that has credentials exactly as long as it runs.
+
+    1. signals are ours from here on; one that asks for an end before 4 is obeyed without a command
+    2. the task is started; no daemon, no identity, a refusal: 125
+    3. variables and files are filled; files on tmpfs, mode 0600, never over an existing one
+    4. the command runs; heartbeats go out meanwhile; signals are passed on; when the daemon says
+       that the task is over, the command is told to terminate
+    5. files are removed and the task is ended, whatever happened in 3 and 4
+    6. the exit code is the command's, or 128 + the signal that ended it
+"""
+
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from taskmint.client.blocking import BlockingClient, BlockingTask
+from taskmint.client.calls import Outcome
+from taskmint.client.errors import ClientError, Refused
+
+from .run_child import Child, CommandNotStarted
+from .run_delivery import Delivery, DeliveryError
+from .run_options import OURS, Options, parse
+from .run_signals import GivenUp, Signals, sent_by_terminal
+
+BY_SIGNAL: Final = 128
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run with the arguments that follow `taskmint run`; returns the exit code."""
+    options = parse(arguments)
+    signals = Signals()
+    with signals.caught():  # step 1
+        try:
+            return _inside(BlockingClient().start(options.body), options, signals)  # step 2
+        except ClientError as error:
+            _complain(error)
+            return OURS
+        except GivenUp:
+            _say("given up; a task that was started nevertheless ends with this process")
+            return BY_SIGNAL + (signals.asked_to_end or signal.SIGTERM)
+
+
+def _inside(task: BlockingTask, options: Options, signals: Signals) -> int:
+    """Steps 3 to 6."""
+    delivery = Delivery(options.variables, options.files)
+    code = OURS
+    try:
+        delivery.write(task.credentials)
+        environment = delivery.environment(task.credentials)
+        if signals.asked_to_end is not None:
+            code = BY_SIGNAL + signals.asked_to_end
+        else:
+            with Child.start(options.command, environment) as child:
+                code = _watch(task, child, signals)
+    except CommandNotStarted as error:
+        code = error.exit_code
+        _say(str(error))
+    except DeliveryError as error:
+        _say(str(error))
+    finally:
+        delivery.remove()
+        _end(task, _outcome(code, signals))
+    return code
+
+
+def _watch(task: BlockingTask, child: Child, signals: Signals) -> int:
+    """Step 4; returns the command's exit code."""
+
+    def pass_on(number: int) -> None:
+        if not sent_by_terminal(number):
+            child.send(number)
+
+    def terminate() -> None:
+        _say("the task is over; terminating the command")
+        child.send(signal.SIGTERM)
+
+    with signals.passed_to(pass_on):
+        task.keep(terminate)
+        return child.wait()
+
+
+def _outcome(code: int, signals: Signals) -> Outcome:
+    if signals.asked_to_end is not None:
+        return "cancelled"
+    return "failed" if code else "succeeded"
+
+
+def _end(task: BlockingTask, outcome: Outcome) -> None:
+    try:
+        ended = task.end(outcome)
+    except ClientError as error:
+        _complain(error, "the end could not be told to the daemon: ")
+        return
+    if ended.state == "revoking":
+        _say("revocation is not proven yet; the daemon goes on")
+
+
+def _complain(error: ClientError, before: str = "") -> None:
+    code = f" ({error.code})" if isinstance(error, Refused) else ""
+    fix = f"; {error.fix}" if error.fix else ""
+    _say(f"{before}{error.detail}{code}{fix}")
+
+
+def _say(text: str) -> None:
+    print(f"taskmint run: {text}", file=sys.stderr, flush=True)  # noqa: T201 - click costs 30 ms

@@ -1,0 +1,78 @@
+"""When to ask again and when to say that a task lives: decisions on a clock that is passed in."""
+
+from typing import Final
+
+from .answers import Started
+from .errors import ClientError, Interrupted, Refused, Unreachable
+
+_PATIENCE_SECONDS: Final = 10.0  # for a daemon that is being restarted
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 1.0
+_OVER: Final = frozenset({404, 409})  # no such task any more, or no longer active
+
+
+class Patience:
+    """
+    Repeats a request for ten seconds, with pauses that grow to one.
+
+    A start is repeated only after a connection broke: nobody there at first is an answer. An end
+    is repeated whenever that can help.
+    """
+
+    def __init__(self, now: float, *, at_first: bool) -> None:
+        self._give_up = now + _PATIENCE_SECONDS
+        self._pause = _FIRST_PAUSE
+        self._at_first = at_first
+
+    def pause(self, error: ClientError, now: float) -> float | None:
+        """Return how long to wait before the next try; None when there is to be none."""
+        if isinstance(error, Interrupted):
+            self._at_first = True
+        elif isinstance(error, Unreachable):
+            if not self._at_first:
+                return None
+        elif not isinstance(error, Refused) or error.retry_after is None or not self._at_first:
+            return None
+        if now + self._pause > self._give_up:
+            return None
+        pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
+        return pause
+
+
+class Pulse:
+    """
+    Heartbeats at a third of the interval that the definition asks for; after a failure, a twelfth.
+
+    Re-proof needs an SVID that the daemon has not seen for this task. Agents hand out the same one
+    for about half of its life, so from a third of that interval on, each beat asks for a new one.
+    """
+
+    def __init__(self, view: Started, token: str, now: float) -> None:
+        self._heartbeat = view.heartbeat
+        self._reprove = view.reprove
+        self._token = token
+        self._proved_at = now
+
+    @property
+    def interval(self) -> float | None:
+        """Seconds within which the daemon must hear of us; None when it need not."""
+        return min((span for span in (self._heartbeat, self._reprove) if span), default=None)
+
+    def wants_new_token(self, now: float) -> bool:
+        """Whether the next beat is to show an SVID asked for anew."""
+        return self._reprove is not None and now >= self._proved_at + self._reprove / 3
+
+    def beaten(self, token: str, now: float) -> None:
+        """Note a beat that the daemon accepted."""
+        if token != self._token:
+            self._token, self._proved_at = token, now
+
+
+def is_over(error: ClientError) -> bool:
+    """Whether the answer to a heartbeat says that the task has ended."""
+    return isinstance(error, Refused) and error.status in _OVER
+
+
+def is_forgotten(error: ClientError) -> bool:
+    """Whether the answer to an end says that the daemon knows of no such task any more."""
+    return isinstance(error, Refused) and error.status == 404  # noqa: PLR2004 - HTTP
