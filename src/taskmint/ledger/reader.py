@@ -49,9 +49,9 @@ def read_header(connection: Connection) -> Header:
     """
     with translated():
         row = connection.execute(schema.SELECT_HEADER).fetchone()
-    if row is None:
-        raise refusal("the ledger has no header")
-    header = Header(int(row[0]), _text(row[1]) or "", _text(row[2]) or "")
+    if row is None or not isinstance(row[0], int):
+        raise refusal("the ledger has no header that can be read")
+    header = Header(row[0], _text(row[1]) or "", _text(row[2]) or "")
     if header.schema != SCHEMA:
         raise refusal(
             f"the ledger has schema {header.schema}; this program knows schema {SCHEMA}",
@@ -155,7 +155,8 @@ class LedgerReader:
         differences = self._fetch(schema.PROJECTION_DIFFERENCES, {"terminal": TERMINAL_STATES})
         for task, position in differences:
             detail = f"what stands there of {task} as unfinished does not follow from its rows"
-            yield ChainFinding(FindingKind.PROJECTION, int(position), detail)
+            shown = position if isinstance(position, int) else 0
+            yield ChainFinding(FindingKind.PROJECTION, shown, detail)
 
     def _select(self, tail: str, *values: str | int) -> Iterator[StoredRow]:
         for cells in self._fetch(f"{schema.SELECT_ROWS} {tail}", values):
