@@ -7,14 +7,11 @@ and not by process, because SPIRE gives every process of an entry the same token
 """
 
 from enum import StrEnum
-from typing import Final
 
 from taskmint.errors import Code, Unproven
 from taskmint.model.peer import Peer, PeerProof
 
 from .jwt_svid import JwtSvid, invalid
-
-_MOST: Final = 16_384
 
 _Owner = tuple[int, ...]
 
@@ -29,16 +26,20 @@ class TokenBinding(StrEnum):
 class TokenOwners:
     """Remembers, until it expires, who presented each token first."""
 
-    def __init__(self, binding: TokenBinding) -> None:
+    def __init__(self, binding: TokenBinding, most: int = 16_384) -> None:
         self._binding = binding
+        self._most = most  # tokens known, a few hundred bytes each
         self._owners: dict[str, tuple[_Owner, int]] = {}
+
+    def __len__(self) -> int:
+        return len(self._owners)
 
     def claim(self, svid: JwtSvid, peer: Peer, now: float) -> None:
         """Let the peer present the token, if it is the token's owner. Raises Unproven."""
         owner = self._owner(peer)
         known = self._owners.get(svid.evidence)
         if known is None:
-            if len(self._owners) >= _MOST:
+            if len(self._owners) >= self._most:
                 self._make_room(now)
             self._owners[svid.evidence] = (owner, svid.expires_at)
         elif known[0] != owner:
@@ -62,7 +63,7 @@ class TokenOwners:
     def _make_room(self, now: float) -> None:
         """Forget expired tokens, and otherwise the half that expires soonest."""
         live = {key: known for key, known in self._owners.items() if known[1] > now}
-        if len(live) >= _MOST:
+        if len(live) >= self._most:
             latest = sorted(live.items(), key=lambda item: item[1][1])
-            live = dict(latest[_MOST // 2 :])
+            live = dict(latest[self._most // 2 :])
         self._owners = live

@@ -6,18 +6,16 @@ withdrawn. A bundle that cannot be read is left out too, and named; the others s
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from taskmint.model.spiffe import SpiffeId
 
 from .jwt_bundle import JwtBundles, parse_jwt_bundle
-from .x509_context import EMPTY_BUNDLES, OwnSvid, X509Bundles, parse_own_svid, parse_x509_bundle
+from .x509_context import OwnSvid, X509Bundles, parse_own_svid, parse_x509_bundle
 
 B = TypeVar("B")
-
-_NO_JWT: Final[JwtBundles] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +26,10 @@ class Trust:
     Bundles are keyed by trust domain name; `unreadable` names what was left out and why.
     """
 
-    jwt: JwtBundles = _NO_JWT
-    x509: X509Bundles = EMPTY_BUNDLES
+    jwt: JwtBundles = field(default_factory=dict)
+    x509: X509Bundles = field(default_factory=dict)
     own: OwnSvid | None = None
-    unreadable: Mapping[str, str] = MappingProxyType({})
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_jwt_bundles(message: Any) -> tuple[JwtBundles, Mapping[str, str]]:

@@ -7,21 +7,22 @@ change of the bundles. Refusals are not kept: whoever sends garbage would choose
 """
 
 from collections.abc import Mapping
-from typing import Final
 
 from .jwt_bundle import JwtBundle, JwtBundles
 from .jwt_svid import JwtRules, JwtSvid, check_times, evidence_of, verify_jwt_svid
-
-_MOST: Final = 4096  # a few hundred bytes each
 
 
 class Verdicts:
     """Verifies JWT-SVIDs of believed trust domains, each token once."""
 
-    def __init__(self, rules: JwtRules) -> None:
+    def __init__(self, rules: JwtRules, most: int = 4096) -> None:
         self._rules = rules
+        self._most = most  # verdicts kept, a few hundred bytes each
         self._kept: dict[str, JwtSvid] = {}
         self._bundles: JwtBundles = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
 
     def use(self, bundles: Mapping[str, JwtBundle]) -> None:
         """Verify against these from now on, forgetting every verdict that rests on others."""
@@ -36,7 +37,7 @@ class Verdicts:
             check_times(kept.not_before, kept.expires_at, self._rules, now)
             return kept
         svid = verify_jwt_svid(token, self._bundles, self._rules, now)
-        if len(self._kept) >= _MOST:
+        if len(self._kept) >= self._most:
             self._make_room(now)
         self._kept[evidence] = svid
         return svid
@@ -44,5 +45,5 @@ class Verdicts:
     def _make_room(self, now: float) -> None:
         """Drop what has expired, and otherwise the half that was verified longest ago."""
         self._kept = {key: svid for key, svid in self._kept.items() if svid.expires_at > now}
-        if len(self._kept) >= _MOST:
-            self._kept = dict(list(self._kept.items())[_MOST // 2 :])
+        if len(self._kept) >= self._most:
+            self._kept = dict(list(self._kept.items())[self._most // 2 :])

@@ -7,7 +7,6 @@ Nothing here verifies a peer. A bundle that cannot be read costs its own trust d
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 from typing import Final, TypeAlias
 
 from cryptography import x509
@@ -77,6 +76,3 @@ def split_der(text: bytes) -> tuple[bytes, ...]:
         parts.append(text[:end])
         text = text[end:]
     return tuple(parts)
-
-
-EMPTY_BUNDLES: Final[X509Bundles] = MappingProxyType({})
