@@ -9,6 +9,7 @@ the stack without knowing anything of ours, and at the end of the session nothin
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
@@ -28,7 +29,7 @@ SETTLE_SECONDS = DEAD_MAN.total_seconds() + 20
 # What the stack and its daemons write in clear; storage is the servers' own.
 WRITTEN = ("*.log", "*.yaml", "state", "agent/*.json", "agent/*.log", "*/server.log", "*/audit.log")
 # The daemon logs in with a token of its own, which lives on for a while after a SIGKILL.
-LOGIN = '"path": "auth/jwt/login"'
+LOGIN = "auth/jwt/login"
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -53,25 +54,31 @@ async def postgres(
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def stack(canaries: Canaries) -> AsyncIterator[Stack]:
-    """
-    The embedded stack, shared by the whole session; its daemons are the tests' own.
-
-    When the session ends, everything that tests made in it must be gone, at most the dead-man
-    interval later, and none of its secrets may stand in anything that it wrote.
-    """
-    async with Stack.running(dead_man=DEAD_MAN) as running:
-        canaries.plant(running.bao.root_token.reveal(), "the stack's root token")
-        canaries.plant(running.postgres.vault_password.reveal(), "Vault's password in PostgreSQL")
-        look = auditor_of(running)
-        before = await asyncio.to_thread(look.inventory)
-
+    """The embedded stack, shared by the whole session; its daemons are the tests' own."""
+    async with Stack.running(dead_man=DEAD_MAN) as running, audited(running, canaries):
         yield running
 
-        left = await asyncio.to_thread(wait_until_nothing_is_left, look, before)
-        for pattern in WRITTEN:
-            for path in running.paths.directory.glob(pattern):
-                canaries.search(path)
-        assert left == []
+
+@asynccontextmanager
+async def audited(stack: Stack, canaries: Canaries) -> AsyncIterator[Auditor]:
+    """
+    Look at a stack before and after.
+
+    Everything that tests made in it must be gone, at most the dead-man interval later, and none
+    of its secrets may stand in anything that it wrote.
+    """
+    canaries.plant(stack.bao.root_token.reveal(), "the stack's root token")
+    canaries.plant(stack.postgres.vault_password.reveal(), "Vault's password in PostgreSQL")
+    look = auditor_of(stack)
+    before = await asyncio.to_thread(look.inventory)
+
+    yield look
+
+    left = await asyncio.to_thread(wait_until_nothing_is_left, look, before)
+    for pattern in WRITTEN:
+        for path in stack.paths.directory.glob(pattern):
+            canaries.search(path)
+    assert left == []
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,108 @@
+"""Restarts and crashes of the real daemon: adopted, or gone; never orphaned (P8)."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from taskmint.devstack.daemon_process import Daemon
+from taskmint.devstack.stack import Stack
+from taskmint.failpoints import Failpoint
+
+from auditor import difference
+from e2e.conftest import Ground
+from e2e.ground import Workload, until_refused
+from stack import DEAD_MAN
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture(scope="module")
+def stack(ground: Ground) -> Stack:
+    """The stack alone."""
+    return ground.stack
+
+
+async def test_p8_a_planned_restart_keeps_task_user_and_open_session(
+    stack: Stack, workload: Workload
+) -> None:
+    """P8: the same PostgreSQL session, opened before, works after; then the end is proven."""
+    async with stack.daemon() as daemon:
+        task = await workload.start()
+        statement = "SELECT 1; SELECT pg_sleep(4); SELECT count(*) > 0 FROM orders"
+        session = asyncio.create_task(workload.query(task, statement))
+        await asyncio.sleep(0.3)
+        await daemon.stop()
+        await daemon.start()
+        shown = await workload.ask("GET", f"/v1/tasks/{task['id']}")
+
+        assert shown.body["state"] == "active"
+        assert shown.body["credentials"] is None
+        assert (await session).rows[-1] == "t"
+        assert (await workload.end(task)).status == 200
+        assert (await workload.query(task)).status == 2
+
+
+async def test_sigterm_revokes_when_told(stack: Stack, workload: Workload) -> None:
+    """`on_stop: revoke`: nothing outlives the daemon, and it stops within its bound."""
+    text = stack.paths.config.read_text()
+    stack.paths.config.write_text(
+        text.replace('{\n  "node"', '{\n  "on_stop": "revoke",\n  "node"')
+    )
+    try:
+        async with stack.daemon():
+            task = await workload.start()
+            assert (await workload.query(task)).status == 0
+        assert (await workload.query(task)).status == 2
+    finally:
+        stack.paths.config.write_text(text)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("point", list(Failpoint))
+async def test_p8_killed_at_any_durable_step_nothing_outlives_the_dead_man(
+    ground: Ground, workload: Workload, point: Failpoint
+) -> None:
+    """P8: kill -9 there, start again: every lease is gone or revoked, by an independent count."""
+    stack, auditor = ground.stack, ground.auditor
+    before = await asyncio.to_thread(auditor.inventory)
+    daemon = Daemon(stack.python["daemon"], stack.paths, {"TASKMINT_FAILPOINT": f"{point}:1:kill"})
+    try:
+        await daemon.start()
+        reply = await start_and_end(workload)
+        assert reply is None, f"{point} was not reached"
+    finally:
+        await daemon.stop()
+    async with stack.daemon(), asyncio.timeout(DEAD_MAN.total_seconds() + 25):
+        while left := what_is_left(before, await asyncio.to_thread(auditor.inventory)):
+            await asyncio.sleep(0.2)
+
+    assert left == []
+
+
+async def start_and_end(workload: Workload) -> int | None:
+    """A whole task; None when the daemon died on the way."""
+    try:
+        task = await workload.start("e2e-brief")
+        return (await workload.end(task)).status
+    except (TimeoutError, OSError):
+        return None
+
+
+def what_is_left(before: object, after: object) -> list[str]:
+    """What the auditor sees beyond what stood before, the daemon's own login aside."""
+    lines = difference(before, after)  # type: ignore[arg-type] # inventories
+    return [line for line in lines if line.startswith("+") and '"auth/jwt/login"' not in line]
+
+
+async def test_p5_offline_the_database_refuses_by_itself_when_vault_is_away(
+    stack: Stack, workload: Workload
+) -> None:
+    """P6, offline: Vault stopped, so VALID UNTIL is what ends the login: lease TTL and 5 s."""
+    async with stack.daemon():
+        task = await workload.start()
+        await stack.bao.stop()
+        try:
+            await until_refused(workload, task, DEAD_MAN + timedelta(seconds=10))
+        finally:
+            await stack.bao.start()
