@@ -78,7 +78,7 @@ async def bound_socket(file: SocketFile) -> AsyncIterator[socket.socket]:
        do not both find the other's socket dead.
     3. What stands at the path must be a socket of ours on which nobody listens; unlink only that.
     4. Bind with mode 0600 set beforehand, give it its group and mode, and only then listen.
-    5. On leaving, unlink only the very inode that was bound.
+    5. On leaving, unlink only the very file that was bound.
 
     Raises TaskmintError: socket_in_use, config_invalid.
     """
@@ -101,9 +101,9 @@ def _bind_safely(file: SocketFile, undo: ExitStack) -> socket.socket:
     # 4.
     sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     _bind(sock, file.path)
-    # 5.
-    undo.callback(_unlink_if_same, file.path, _inode(file.path))
     _open_up(file)
+    # 5.
+    undo.callback(_unlink_if_same, file.path, _identity(file.path))
     sock.listen(_BACKLOG)
     return sock
 
@@ -159,11 +159,11 @@ def _lock(path: Path, undo: ExitStack) -> None:
 
 
 def _remove_stale(path: Path) -> None:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
+    found = _identity(path)
+    if found is None:
         return
-    if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+    mode = path.lstat()
+    if not stat.S_ISSOCK(mode.st_mode) or mode.st_uid != os.geteuid():
         raise _config(
             f"{path} exists and is not a socket of this user",
             fix="remove it if it is not needed, or configure another path",
@@ -173,7 +173,7 @@ def _remove_stale(path: Path) -> None:
         refused = probe.connect_ex(os.fspath(path)) == errno.ECONNREFUSED
     if not refused:
         raise _in_use(path)
-    _unlink_if_same(path, (found.st_dev, found.st_ino))
+    _unlink_if_same(path, found)
 
 
 def _bind(sock: socket.socket, path: Path) -> None:
@@ -194,23 +194,25 @@ def _open_up(file: SocketFile) -> None:
             os.chown(file.path, -1, file.group, follow_symlinks=False)
         file.path.chmod(file.mode)
     except OSError as error:
+        file.path.unlink()
         raise _config(
             f"{file.path} cannot be given to group {file.group}: {error.strerror}",
             fix="make the daemon's user a member of that group",
         ) from error
 
 
-def _unlink_if_same(path: Path, inode: tuple[int, int] | None) -> None:
-    if inode is not None and _inode(path) == inode:
+def _unlink_if_same(path: Path, identity: tuple[int, int, int] | None) -> None:
+    if identity is not None and _identity(path) == identity:
         path.unlink()
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Tell one file from another at the same path; inode numbers alone are soon used again."""
     try:
         found = path.lstat()
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
 
 def _in_use(path: Path) -> TaskmintError:
