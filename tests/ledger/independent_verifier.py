@@ -140,12 +140,11 @@ def _chain(rows: list[dict[str, Any]], genesis: str) -> Iterator[str]:
 
 
 def _beside(database: sqlite3.Connection, rows: list[dict[str, Any]]) -> Iterator[str]:
-    states = {
-        row["task"]: (row["state"], row["position"])
-        for row in rows
-        if row["task"] is not None and row["state"] is not None
+    told = [row for row in rows if row["task"] is not None and row["state"] is not None]
+    finished = {row["task"] for row in told if row["state"] in FINISHED}
+    unfinished = {
+        row["task"]: (row["state"], row["position"]) for row in told if row["task"] not in finished
     }
-    unfinished = {task: told for task, told in states.items() if told[0] not in FINISHED}
     projected = {
         task: (state, position)
         for task, state, position in database.execute("SELECT * FROM unfinished")

@@ -6,14 +6,12 @@ reads: a value of the wrong type becomes a row whose hash does not fit.
 """
 
 import contextlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
-from taskmint.model.state import TERMINAL
 from taskmint.model.task_id import TaskId
 
 from . import schema
@@ -23,7 +21,6 @@ from .files import refusal
 from .rows import ClearValue, StoredRow, clear_damage, damage
 
 _Cell: TypeAlias = str | int | float | bytes | None
-TERMINAL_STATES: Final = json.dumps(sorted(TERMINAL))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +149,7 @@ class LedgerReader:
                 yield ChainFinding(FindingKind.UNREADABLE, 0, str(line))
 
     def _projection(self) -> Iterator[ChainFinding]:
-        differences = self._fetch(schema.PROJECTION_DIFFERENCES, {"terminal": TERMINAL_STATES})
-        for task, position in differences:
+        for task, position in self._fetch(schema.PROJECTION_DIFFERENCES):
             detail = f"what stands there of {task} as unfinished does not follow from its rows"
             shown = position if isinstance(position, int) else 0
             yield ChainFinding(FindingKind.PROJECTION, shown, detail)
@@ -162,9 +158,7 @@ class LedgerReader:
         for cells in self._fetch(f"{schema.SELECT_ROWS} {tail}", values):
             yield _stored(cells)
 
-    def _fetch(
-        self, statement: str, values: Sequence[str | int] | Mapping[str, str] = ()
-    ) -> Iterator[tuple[Any, ...]]:
+    def _fetch(self, statement: str, values: Sequence[str | int] = ()) -> Iterator[tuple[Any, ...]]:
         with translated():
             yield from self._connection.execute(statement, values)
 

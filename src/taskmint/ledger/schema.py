@@ -67,11 +67,13 @@ CREATE TABLE unfinished (
 ) STRICT, WITHOUT ROWID
 """
 
+# What `unfinished` must hold. A task that was finished once is finished, whatever rows follow.
 # max() makes SQLite take the bare column `state` from the same row (sqlite.org/lang_select.html).
-LAST_STATES: Final = """
-CREATE VIEW last_states AS
+PROJECTION: Final = """
+CREATE VIEW projection AS
 SELECT task, state, max(position) AS position FROM entries
 WHERE task IS NOT NULL AND state IS NOT NULL GROUP BY task
+HAVING sum(state IN ('denied', 'expired_unused', 'failed', 'revoked')) = 0
 """
 
 INCOMING: Final = """
@@ -89,16 +91,20 @@ CREATE TRIGGER append_row INSTEAD OF INSERT ON incoming BEGIN
     NEW.position, NEW.event, NEW.task, NEW.state, NEW.at, NEW.facts,
     NEW.handles, NEW.free_text, NEW.previous, NEW.hash
   );
+  INSERT INTO unfinished
+    SELECT NEW.task, NEW.state, NEW.position
+    WHERE NEW.task IS NOT NULL AND NEW.state IS NOT NULL AND NOT NEW.final AND NOT EXISTS (
+      SELECT 1 FROM entries WHERE task = NEW.task
+      AND state IN ('denied', 'expired_unused', 'failed', 'revoked')
+    )
+    ON CONFLICT (task) DO UPDATE SET state = excluded.state, position = excluded.position;
   INSERT INTO handles
     SELECT NEW.task, NEW.position, NEW.handles_salt, NEW.handles_value
-    WHERE NEW.handles_value IS NOT NULL AND NOT NEW.final;
+    WHERE NEW.handles_value IS NOT NULL AND NOT NEW.final
+    AND EXISTS (SELECT 1 FROM unfinished WHERE task = NEW.task);
   INSERT INTO free_text
     SELECT NEW.position, NEW.free_text_salt, NEW.free_text_value
     WHERE NEW.free_text_value IS NOT NULL;
-  INSERT INTO unfinished
-    SELECT NEW.task, NEW.state, NEW.position
-    WHERE NEW.task IS NOT NULL AND NEW.state IS NOT NULL AND NOT NEW.final
-    ON CONFLICT (task) DO UPDATE SET state = excluded.state, position = excluded.position;
   DELETE FROM unfinished WHERE NEW.final AND task = NEW.task;
   DELETE FROM handles WHERE NEW.final AND task = NEW.task;
 END
@@ -112,7 +118,7 @@ CREATE: Final = (
     HANDLES,
     FREE_TEXT,
     UNFINISHED,
-    LAST_STATES,
+    PROJECTION,
     INCOMING,
     APPEND_ROW,
 )
@@ -133,20 +139,12 @@ LEFT JOIN free_text AS f ON f.position = e.position
 
 # What the rows say and the projection does not, and the other way round.
 PROJECTION_DIFFERENCES: Final = """
-WITH said AS (
-  SELECT task, state, position FROM last_states
-  WHERE state NOT IN (SELECT value FROM json_each(:terminal))
-)
-SELECT task, position FROM (SELECT * FROM said EXCEPT SELECT * FROM unfinished)
+SELECT task, position FROM (SELECT * FROM projection EXCEPT SELECT * FROM unfinished)
 UNION
-SELECT task, position FROM (SELECT * FROM unfinished EXCEPT SELECT * FROM said)
+SELECT task, position FROM (SELECT * FROM unfinished EXCEPT SELECT * FROM projection)
 """
 CLEAR_PROJECTION: Final = "DELETE FROM unfinished"
-REBUILD_PROJECTION: Final = """
-INSERT INTO unfinished
-SELECT task, state, position FROM last_states
-WHERE state NOT IN (SELECT value FROM json_each(:terminal))
-"""
+REBUILD_PROJECTION: Final = "INSERT INTO unfinished SELECT * FROM projection"
 
 # The second condition holds when a stepped clock put older times behind newer ones.
 PURGE_FREE_TEXT: Final = """

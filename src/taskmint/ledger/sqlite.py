@@ -7,6 +7,7 @@ It writes what it is given: whether a task may go from one state to another is n
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -150,10 +151,9 @@ class SqliteLedger:
 
     async def _stop(self, commits: GroupCommit[Prepared]) -> None:
         self._commits = None
-        try:
+        with suppress(Unavailable):  # the writer has ended, and everybody was told
             await commits.run(self._writer.close)
-        finally:
-            await commits.stop()
+        await commits.stop()
 
     def _notice(self) -> None:
         if self._commits is None:

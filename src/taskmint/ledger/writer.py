@@ -18,7 +18,7 @@ from . import schema
 from .chain import SCHEMA, ChainCheck, Head, Row, link
 from .connection import Connection, Fault, Faulty, connect_writer, translated
 from .files import claim, refusal
-from .reader import TERMINAL_STATES, Header, LedgerReader, read_header
+from .reader import Header, LedgerReader, read_header
 from .rows import Prepared
 
 CHECKED_ROWS: Final = 1000  # at the end of the chain, at each opening
@@ -182,14 +182,13 @@ class LedgerWriter:
         return head
 
     def _repair(self, connection: Connection) -> None:
-        terminal = {"terminal": TERMINAL_STATES}
         with translated():
-            found = connection.execute(schema.PROJECTION_DIFFERENCES, terminal).fetchall()
+            found = connection.execute(schema.PROJECTION_DIFFERENCES).fetchall()
             self.repaired = tuple(str(task) for task, _ in found)
             if found:
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(schema.CLEAR_PROJECTION)
-                connection.execute(schema.REBUILD_PROJECTION, terminal)
+                connection.execute(schema.REBUILD_PROJECTION)
                 connection.execute("COMMIT")
 
 
