@@ -24,23 +24,25 @@ async def fresh(tmp_path: Path) -> AsyncIterator[Postgres]:
 
 
 @pytest.fixture
-async def task(fresh: Postgres) -> Secret[str]:
+async def task(postgres: Postgres) -> AsyncIterator[Secret[str]]:
     """The URL of an account such as Vault makes for one task, made by Vault's own account."""
-    made = await query(fresh.dsn(VAULT_USER, fresh.vault_password), CREATE)
+    vault = postgres.dsn(VAULT_USER, postgres.vault_password)
+    made = await query(vault, CREATE)
     assert made.errors == ""
-    return fresh.dsn("task", WORD)
+    yield postgres.dsn("task", WORD)
+    assert (await query(vault, "DROP ROLE task")).errors == ""
 
 
-async def test_no_login_without_the_password(fresh: Postgres) -> None:
+async def test_no_login_without_the_password(postgres: Postgres) -> None:
     """SCRAM decides, over TCP and over the Unix socket alike."""
-    assert (await query(fresh.dsn(SUPERUSER, WORD), "SELECT 1")).status == 2
+    assert (await query(postgres.dsn(SUPERUSER, WORD), "SELECT 1")).status == 2
     rules = "SELECT DISTINCT auth_method FROM pg_hba_file_rules"
-    assert await fresh.sql(rules) == ("scram-sha-256",)
+    assert await postgres.sql(rules) == ("scram-sha-256",)
 
 
-async def test_vault_is_no_superuser(fresh: Postgres) -> None:
+async def test_vault_is_no_superuser(postgres: Postgres) -> None:
     """Vault's account makes roles, and no more: it reads no order and makes no superuser."""
-    vault = fresh.dsn(VAULT_USER, fresh.vault_password)
+    vault = postgres.dsn(VAULT_USER, postgres.vault_password)
 
     assert (await query(vault, "SHOW createrole_self_grant")).rows == ("set, inherit",)
     assert (await query(vault, "SHOW is_superuser")).rows == ("off",)
@@ -74,11 +76,11 @@ async def test_a_task_leaves_nothing_behind(task: Secret[str], statement: str) -
     assert "42501" in (await query(task, statement)).errors
 
 
-async def test_a_task_sees_one_database(fresh: Postgres, task: Secret[str]) -> None:
+async def test_a_task_sees_one_database(postgres: Postgres, task: Secret[str]) -> None:
     """The other databases of the cluster let nobody in by default."""
     del task
     for other in ("postgres", "template1"):
-        assert (await query(fresh.dsn("task", WORD, other), "SELECT 1")).status == 2
+        assert (await query(postgres.dsn("task", WORD, other), "SELECT 1")).status == 2
 
 
 async def test_it_keeps_what_it_holds_over_stop_and_kill(fresh: Postgres) -> None:

@@ -15,6 +15,7 @@ import grpc
 import grpc.aio
 import jwt
 import pytest
+import pytest_asyncio
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from spiffe._proto import workload_pb2 as pb
@@ -37,6 +38,14 @@ async def api(tmp_path: Path) -> AsyncIterator[WorkloadApi]:
     """An agent that knows this very process, and nobody else."""
     entry = Entry(ME, HERE, os.geteuid())
     async with WorkloadApi.running(tmp_path, [entry]) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WorkloadApi]:
+    """The same for tests that change nothing in it."""
+    entry = Entry(ME, HERE, os.geteuid())
+    async with WorkloadApi.running(tmp_path_factory.mktemp("agent"), [entry]) as running:
         yield running
 
 
@@ -132,9 +141,9 @@ async def test_users_have_identities(tmp_path: Path, public_directory: Path) -> 
     assert [answer[0] for answer in answers] == [ONE, TWO, "PERMISSION_DENIED"]
 
 
-async def test_nobody_gets_past_the_relay(api: WorkloadApi) -> None:
+async def test_nobody_gets_past_the_relay(shared: WorkloadApi) -> None:
     """A connection to the socket behind the relay has no caller, so it gets nothing."""
-    target = f"unix:{api.directory / 'inner.sock'}"
+    target = f"unix:{shared.directory / 'inner.sock'}"
     async with grpc.aio.insecure_channel(target) as channel:
         call = Client(channel).token("taskmint")
 
@@ -162,21 +171,21 @@ CALLS: list[Callable[[Client, Any], Any]] = [
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("metadata", [(), (("workload.spiffe.io", "True"),), HEADER + HEADER])
 async def test_the_security_header_is_asked_for(
-    api: WorkloadApi, call: Callable[[Client, Any], Any], metadata: tuple[tuple[str, str], ...]
+    shared: WorkloadApi, call: Callable[[Client, Any], Any], metadata: tuple[tuple[str, str], ...]
 ) -> None:
     """Workload Endpoint, section 3: exactly once, exactly `true`, on every call."""
-    async with connected(api) as client:
+    async with connected(shared) as client:
         assert await code(call(client, metadata)) is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_a_token_is_a_jwt_svid(api: WorkloadApi) -> None:
+async def test_a_token_is_a_jwt_svid(shared: WorkloadApi) -> None:
     """ES256 with a key id of the JWKS that Vault reads; sub, aud, iat, and five minutes."""
-    async with connected(api) as client:
+    async with connected(shared) as client:
         token = await client.token("taskmint", "other")
         answer = await client.validate(token, "other")
 
     header = jwt.get_unverified_header(token)
-    with await asyncio.to_thread(urllib.request.urlopen, api.jwks_url) as served:
+    with await asyncio.to_thread(urllib.request.urlopen, shared.jwks_url) as served:
         keys = jwt.PyJWKSet.from_dict(json.load(served))
     claims = jwt.decode(token, keys[header["kid"]].key, algorithms=["ES256"], audience="taskmint")
     assert header["alg"] == "ES256"
@@ -188,9 +197,9 @@ async def test_a_token_is_a_jwt_svid(api: WorkloadApi) -> None:
     assert answer.claims["sub"] == ME
 
 
-async def test_wrong_questions_are_refused(api: WorkloadApi) -> None:
+async def test_wrong_questions_are_refused(shared: WorkloadApi) -> None:
     """No audience, another's identity, a token for others, a token of nobody: each its status."""
-    async with connected(api) as client:
+    async with connected(shared) as client:
         token = await client.token("taskmint")
 
         invalid, denied = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.PERMISSION_DENIED
@@ -233,9 +242,9 @@ async def test_tokens_are_cached_and_keys_withdrawn(api: WorkloadApi) -> None:
         bundles.cancel()
 
 
-async def test_a_certificate_is_an_x509_svid(api: WorkloadApi) -> None:
+async def test_a_certificate_is_an_x509_svid(shared: WorkloadApi) -> None:
     """X509-SVID, sections 2 to 4: one URI, a leaf, both usages, signed by an authority."""
-    async with connected(api) as client:
+    async with connected(shared) as client:
         stream = client.stream("FetchX509SVID", pb.X509SVIDRequest(), pb.X509SVIDResponse)
         svid = (await stream.read()).svids[0]
         stream.cancel()
@@ -316,8 +325,8 @@ async def test_the_agent_goes_and_comes_back(api: WorkloadApi) -> None:
         assert await code(client.validate(token, "taskmint")) is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_it_says_what_it_is(api: WorkloadApi) -> None:
+async def test_it_says_what_it_is(shared: WorkloadApi) -> None:
     """The log starts with what this is not."""
-    log = await asyncio.to_thread((api.directory / "agent.log").read_text)
+    log = await asyncio.to_thread((shared.directory / "agent.log").read_text)
 
     assert log.startswith("DEVELOPMENT ONLY: this Workload API is not SPIRE")
