@@ -88,7 +88,7 @@ class Workload:
         """Send one request."""
         headers = {
             "X-Taskmint-Request": "true",
-            "Authorization": f"Bearer {await self._svids.token()}",
+            "Authorization": f"Bearer {await self._svids.token(fresh=True)}",
             **more.pop("headers", {}),
         }
         async with self._session.request(
