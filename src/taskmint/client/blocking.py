@@ -57,7 +57,7 @@ class BlockingClient:
     def heartbeat(self, task: str, token: str) -> None:
         """Say that a task lives."""
         request = calls.heartbeat(token, task)
-        started(_exchange(self._socket, request, calls.HEARTBEAT_SECONDS))
+        started(exchange(self._socket, request, calls.HEARTBEAT_SECONDS))
 
     def end(self, task: str, outcome: calls.Outcome) -> Ended:
         """End a task; a daemon that is away is asked again for ten seconds."""
@@ -75,12 +75,12 @@ class BlockingClient:
     def _call(self, request: Callable[[str], bytes], seconds: float) -> dict[str, Any]:
         token = self.token()
         try:
-            return _exchange(self._socket, request(token), seconds)
+            return exchange(self._socket, request(token), seconds)
         except Refused as error:
             newer = self.token(fresh=True) if calls.wants_another_token(error) else token
             if newer == token:
                 raise
-        return _exchange(self._socket, request(newer), seconds)
+        return exchange(self._socket, request(newer), seconds)
 
 
 class BlockingTask:
@@ -167,7 +167,7 @@ class _Line:
         return left
 
 
-def _exchange(path: str, request: bytes, seconds: float) -> dict[str, Any]:
+def exchange(path: str, request: bytes, seconds: float) -> dict[str, Any]:
     """Send a request to the daemon and read its answer: a connection each, with a deadline."""
     answer = Answer()
     sent = False

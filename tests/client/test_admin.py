@@ -1,0 +1,195 @@
+"""The operator's commands: what they print, and what their exit codes mean to a monitor."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp import web
+
+TASK = "tm_01k00000000000000000000000"
+
+
+def ready(status: str = "ready") -> dict[str, Any]:
+    """A status reply as the daemon's StatusReply."""
+    part = {"status": "ok", "reason": None}
+    if status != "ready":
+        part = {"status": "not_ready", "reason": "sealed\x1b[31m"}
+    return {
+        "ready": {"status": status, "components": {"vault": part}},
+        "node": "n1",
+        "version": "0.1.0",
+        "policy_digest": "sha256:abc",
+        "live_tasks": 2,
+        "revoking_tasks": 0,
+    }
+
+
+@dataclass
+class FakeAdmin:
+    """Answers each path with what a test put there, and keeps what it was asked."""
+
+    socket: Path
+    replies: dict[str, tuple[int, Any]] = field(default_factory=dict)
+    asked: list[tuple[str, str, str | None]] = field(default_factory=list)
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator["FakeAdmin"]:
+        """Serve on the socket."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.UnixSite(runner, str(self.socket)).start()
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        self.asked.append((request.method, request.path, request.headers.get("X-Taskmint-Request")))
+        status, body = self.replies[request.path]
+        kind = "application/problem+json" if status >= 400 else "application/json"
+        return web.Response(status=status, body=json.dumps(body).encode(), content_type=kind)
+
+
+@pytest_asyncio.fixture
+async def admin(tmp_path: Path) -> AsyncIterator[FakeAdmin]:
+    """An admin socket of this test alone."""
+    async with FakeAdmin(tmp_path / "admin.sock").serving() as serving:
+        yield serving
+
+
+async def taskmint(socket: Path, *arguments: str) -> tuple[int | None, str, str]:
+    """Run a command; returns code, output, errors."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "taskmint", *arguments),
+        env={**os.environ, "TASKMINT_ADMIN_SOCKET": str(socket)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def test_status_of_a_ready_daemon(admin: FakeAdmin) -> None:
+    """0, and every component with its state; each request carries the guard header."""
+    admin.replies["/v1/admin/status"] = (200, ready())
+    code, out, err = await taskmint(admin.socket, "status")
+
+    assert (code, err) == (0, "")
+    assert "vault   ok" in out
+    assert "2 live, 0 revoking" in out
+    assert admin.asked == [("GET", "/v1/admin/status", "true")]
+
+
+async def test_status_of_a_daemon_that_is_not_ready(admin: FakeAdmin) -> None:
+    """1 and the reason; what a terminal would act on is replaced."""
+    admin.replies["/v1/admin/status"] = (200, ready("not_ready"))
+    code, out, _ = await taskmint(admin.socket, "status")
+
+    assert code == 1
+    assert "sealed\N{REPLACEMENT CHARACTER}[31m" in out
+
+
+async def test_json_is_what_the_daemon_said(admin: FakeAdmin) -> None:
+    """--output json is for programs: nothing is left out."""
+    admin.replies["/v1/admin/status"] = (200, ready())
+    code, out, _ = await taskmint(admin.socket, "status", "--output", "json")
+
+    assert code == 0
+    assert json.loads(out) == ready()
+
+
+async def test_tasks_are_listed(admin: FakeAdmin) -> None:
+    """One line each, or a word that there is none."""
+    task = {
+        "id": TASK,
+        "definition": "orders",
+        "state": "active",
+        "spiffe_id": "spiffe://example.org/w",
+        "uid": 1000,
+        "started_seconds_ago": 12.3,
+        "expires_at": "2026-11-22T00:00:00+00:00",
+        "end_cause": None,
+        "user_names": [],
+        "revocation_attempts_failed": 0,
+        "last_problem": "",
+    }
+    admin.replies["/v1/admin/tasks"] = (200, {"tasks": [task]})
+    code, out, _ = await taskmint(admin.socket, "tasks")
+    assert code == 0
+    assert out.splitlines()[1].split()[:5] == [
+        *(TASK, "active", "orders", "spiffe://example.org/w", "12s")
+    ]
+
+    admin.replies["/v1/admin/tasks"] = (200, {"tasks": []})
+    assert (await taskmint(admin.socket, "tasks"))[1] == "no live tasks\n"
+
+
+@pytest.mark.parametrize(("state", "status", "code"), [("revoked", 200, 0), ("revoking", 202, 1)])
+async def test_end_says_whether_it_is_proven(
+    admin: FakeAdmin, state: str, status: int, code: int
+) -> None:
+    """0 only when the credentials are gone."""
+    reply = {"id": TASK, "state": state, "end_cause": "operator", "revocation_seconds": 0.02}
+    admin.replies[f"/v1/admin/tasks/{TASK}/end"] = (status, reply)
+    exit_code, out, _ = await taskmint(admin.socket, "end", TASK)
+
+    assert exit_code == code
+    assert ("20 ms" in out) == (state == "revoked")
+
+
+async def test_reload_says_what_is_in_force(admin: FakeAdmin) -> None:
+    """The digest, and how many tasks the narrower policy ended."""
+    admin.replies["/v1/admin/reload"] = (200, {"policy_digest": "sha256:def", "ended": 3})
+    code, out, _ = await taskmint(admin.socket, "reload")
+
+    assert (code, out) == (0, "policy sha256:def is in force; 3 tasks ended\n")
+
+
+async def test_a_refusal_is_1_with_code_and_fix(admin: FakeAdmin) -> None:
+    """A caller without the role hears which one is missing."""
+    problem = {"code": "role_missing", "detail": "uid 7 holds no role", "fix": "add it"}
+    admin.replies["/v1/admin/reload"] = (403, problem)
+
+    assert await taskmint(admin.socket, "reload") == (
+        1,
+        "",
+        "taskmint: uid 7 holds no role (role_missing); add it\n",
+    )
+
+
+async def test_nobody_there_is_3(tmp_path: Path) -> None:
+    """A monitor can tell an absent daemon from one that is not ready."""
+    code, out, err = await taskmint(tmp_path / "nobody.sock", "status")
+
+    assert (code, out) == (3, "")
+    assert "No such file" in err
+
+
+async def test_another_program_on_the_socket_is_3(admin: FakeAdmin) -> None:
+    """What answers is not a daemon of this version: said in a sentence, not in a traceback."""
+    admin.replies["/v1/admin/tasks"] = (200, {"tasks": [{"id": 1}]})
+    assert (await taskmint(admin.socket, "tasks"))[0] == 3
+
+    admin.replies["/v1/admin/tasks"] = (200, ["not", "an", "object"])
+    code, _, err = await taskmint(admin.socket, "tasks")
+    assert code == 3
+    assert "not a JSON object" in err
+
+
+async def test_a_wrong_task_id_is_wrong_use(admin: FakeAdmin) -> None:
+    """2, and nothing is asked: no text of a caller becomes a path."""
+    code, _, _ = await taskmint(admin.socket, "end", "../reload?")
+
+    assert code == 2
+    assert admin.asked == []
