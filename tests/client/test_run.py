@@ -455,3 +455,57 @@ async def test_what_run_does_not_need_it_does_not_import() -> None:
     out, _ = await process.communicate()
 
     assert out == b"[]\n"
+
+
+async def test_broken_connections_and_an_old_token_are_made_good(
+    runner: Runner, daemon: FakeDaemon, agent: FakeAgent
+) -> None:
+    """The answers to the start and the end are lost, a token is refused: one task, proven gone."""
+    daemon.breaks.extend(["start", "end"])
+    daemon.refuse("start", 401, "credential_expired")
+    result = await runner.run("--", "true")
+
+    assert result == Result(0, "", "")
+    assert [task.end_cause for task in daemon.tasks.values()] == ["succeeded"]
+    assert len(agent.tokens) == 2
+
+
+async def test_reproof_and_failing_heartbeats_do_not_disturb_the_command(
+    runner: Runner, daemon: FakeDaemon
+) -> None:
+    """A heartbeat that fails is repeated; a fresh token is shown when re-proof is due."""
+    daemon.reprove_seconds = 0.3
+    daemon.breaks.append("heartbeat")
+    process = await runner.start("--", sys.executable, "-c", f"{SAY_READY} sys.stdin.read()")
+    await ready(process)
+    await daemon.until(lambda: len({asked.token for asked in daemon.asked}) >= 3)
+    result = await finish(process)
+
+    assert result.code == 0
+
+
+async def test_a_task_that_the_daemon_has_forgotten_is_over(
+    runner: Runner, daemon: FakeDaemon
+) -> None:
+    """404 at the end is no failure of the command's."""
+    daemon.refuse("end", 404, "task_not_found")
+
+    assert await runner.run("--", "true") == Result(0, "", "")
+
+
+async def test_no_daemon_is_125(runner: Runner, tmp_path: Path) -> None:
+    """Said at once, with what to look at."""
+    missing = {**runner.environment, "TASKMINT_SOCKET": str(tmp_path / "nobody.sock")}
+    result = await Runner(missing).run("--", "true")
+
+    assert result.code == 125
+    assert "is the daemon running" in result.err
+
+
+async def test_help_is_for_people(runner: Runner) -> None:
+    """Every option and exit code on one page, by both ways into the program."""
+    result = await runner.run("--help")
+
+    assert result.code == 0
+    for word in ("--env", "--file", "--ttl", "125", "SPIFFE_ENDPOINT_SOCKET"):
+        assert word in result.out

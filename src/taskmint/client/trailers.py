@@ -19,7 +19,8 @@ def refusal(blocks: Iterable[bytes]) -> tuple[int, str]:
     headers: dict[str, str] = {}
     try:
         for block in blocks:
-            headers.update((str(name), str(value)) for name, value in decoder.decode(block))
+            fields = decoder.decode(block, raw=True)
+            headers.update((name.decode(), value.decode()) for name, value in fields)
     except (hpack.HPACKError, UnicodeDecodeError):
         return NOT_GRPC, "the headers cannot be read"
     media = headers.get("content-type", "")
