@@ -30,6 +30,7 @@ class Cell:
     starts: tuple[float, ...]
     middle_cpu: float
     server_cpu: float
+    database_cpu: float
     generator_cpu: float
     machine_cpu: float
 
@@ -57,6 +58,7 @@ class Row:
     p99: float
     cpu_per_task: float
     server_cpu_per_task: float
+    database_cpu_per_task: float
     generator_cpu_per_task: float
     machine_share: float
 
@@ -93,6 +95,7 @@ def row(cells: Sequence[Cell]) -> Row:
         p99=quantile(latencies, 0.99),
         cpu_per_task=median(cell.cpu_per_task for cell in cells),
         server_cpu_per_task=median(cell.server_cpu / cell.count for cell in cells),
+        database_cpu_per_task=median(cell.database_cpu / cell.count for cell in cells),
         generator_cpu_per_task=median(cell.generator_cpu / cell.count for cell in cells),
         machine_share=median(cell.machine_cpu / cell.seconds for cell in cells),
     )

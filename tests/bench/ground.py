@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from taskmint.devstack.executables import copied_interpreter
+from taskmint.devstack.openbao import bao_binary
 from taskmint.devstack.registration import Entry
 from taskmint.devstack.stack import Stack
 from taskmint.model.secret import Secret
@@ -96,6 +97,7 @@ class Ground:
     daemon_pid: int
     proxy_pid: int
     bao_pid: int
+    postgres_pid: int
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -111,13 +113,19 @@ class Ground:
             proxy = await exits.enter_async_context(bao_proxy(directory, stack.bao.address, token))
             load = await exits.enter_async_context(Load.running(python, _where(stack, token)))
             yield cls(
-                stack,
-                load,
-                python,
-                daemon.pid,
-                proxy.pid,
-                pid_of(f"-config={stack.bao.directory}/server.hcl"),
+                stack=stack,
+                load=load,
+                python=python,
+                daemon_pid=daemon.pid,
+                proxy_pid=proxy.pid,
+                bao_pid=pid_of(bao_binary().resolve(), f"-config={stack.bao.directory}/server.hcl"),
+                postgres_pid=await asyncio.to_thread(_postmaster, stack),
             )
+
+
+def _postmaster(stack: Stack) -> int:
+    file = stack.postgres.directory / "data" / "postmaster.pid"
+    return int(file.read_text().split()[0])
 
 
 def _write(stack: Stack) -> Path:

@@ -8,7 +8,7 @@ rest. It is the same for every arm: what it costs, it costs all of them.
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Final, Self
+from typing import Final, Self, cast
 
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([1-5][0-9]{2})[ \r]")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *([0-9]+)\r\n", re.IGNORECASE)
@@ -63,10 +63,8 @@ class Connection(asyncio.Protocol):
         return self._transport is not None and not self._transport.is_closing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        if not isinstance(transport, asyncio.Transport):
-            raise TypeError("a stream transport is expected")
-        self._transport = transport
+        """Keep the transport; uvloop's is one without being derived from it."""
+        self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Collect until the answer is whole."""

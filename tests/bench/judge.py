@@ -11,7 +11,7 @@ from typing import Final
 
 from .figures import Cell, Ratio, Row, ratio, row
 from .ground import POSTGRES, TOKEN
-from .rounds import PROXY, TASKMINT, TWIN
+from .rounds import ARMS, PROXY, TASKMINT, TWIN
 
 CPU_GATE: Final = 4.0
 PSS_GOAL_BYTES: Final = 130_000_000
@@ -52,12 +52,11 @@ class Results:
         return list(dict.fromkeys((task, concurrency) for task, concurrency, _ in self._cells))
 
     def rows(self) -> list[Row]:
-        """One summary for each task, concurrency and arm; every round has the arms in its order."""
-        arms = list(dict.fromkeys(arm for _, _, arm in sorted(self._cells)))
+        """One summary for each task, concurrency and arm."""
         return [
             row(self._cells[task, concurrency, arm])
             for task, concurrency in self.places
-            for arm in arms
+            for arm in ARMS
         ]
 
     def row(self, task: str, concurrency: int, arm: str) -> Row:
@@ -134,12 +133,15 @@ def _throughput_words(results: Results, task: str, concurrency: int) -> str:
     """Say what the ratio would be if nothing but CPU counted, and how busy the machine was."""
     mine, theirs = (results.row(task, concurrency, arm) for arm in (TASKMINT, PROXY))
     cpu = [
-        each.server_cpu_per_task + each.cpu_per_task + each.generator_cpu_per_task
+        each.cpu_per_task
+        + each.server_cpu_per_task
+        + each.database_cpu_per_task
+        + each.generator_cpu_per_task
         for each in (mine, theirs)
     ]
     noise = results.throughput((task, concurrency), TWIN, PROXY)
     return (
-        f"CPU per task, server, middle and generator: {cpu[0] * 1e3:.1f} ms against "
+        f"CPU per task, of servers, middle and generator: {cpu[0] * 1e3:.1f} ms against "
         f"{cpu[1] * 1e3:.1f} ms, which alone would make {cpu[1] / cpu[0]:.2f}; "
         f"{mine.machine_share:.1f} CPUs busy; the twins were {noise.median:.2f} of each other"
     )

@@ -1,5 +1,6 @@
 """What the kernel says a process has used: CPU time in nanoseconds and memory in bytes."""
 
+import contextlib
 import os
 import re
 import time
@@ -21,6 +22,16 @@ def cpu_seconds(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
+def family(pid: int) -> list[int]:
+    """Name a process and its children, as they are now (proc(5), stat: the parent is field 4)."""
+    found = [pid]
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended while we looked
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
+
+
 def memory(pid: int) -> dict[str, int]:
     """PSS, RSS and private dirty bytes, from smaps_rollup (proc(5))."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
@@ -34,17 +45,17 @@ def machine_busy_seconds() -> float:
     return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
 
 
-def pid_of(argument: str) -> int:
-    """Find the one process with this word among its arguments. Raises LookupError."""
-    word = argument.encode()
+def pid_of(executable: Path, argument: str) -> int:
+    """Find the one process of an executable that has this word as its last. Raises LookupError."""
     found = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            words = file.read_bytes().split(b"\0")
-        except OSError:  # it ended while we looked
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            path = (process / "exe").readlink()
+        except OSError:  # it ended while we looked, or is not ours
             continue
-        if words[-2:-1] == [word]:
-            found.append(int(file.parent.name))
+        if words[-2:-1] == [argument.encode()] and path == executable:
+            found.append(int(process.name))
     if len(found) != 1:
         raise LookupError(f"{len(found)} processes have {argument} as their last argument")
     return found[0]

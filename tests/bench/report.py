@@ -8,11 +8,22 @@ from typing import Any, Final
 
 from .figures import Row
 from .judge import Results, Verdict
-from .rounds import PROXY, TASKMINT, TWIN
+from .rounds import BARE, PROXY, TASKMINT, TWIN, TWO_CALL
 from .sizes import Sizes
 
-_HEAD: Final = ("task", "at once", "arm", "tasks/s", "start p50", "p50", "p99", "CPU", "OpenBao")
-_COMPARED: Final = ("bare", PROXY, "two-call")
+_HEAD: Final = (
+    "task",
+    "at once",
+    "arm",
+    "tasks/s",
+    "start p50",
+    "p50",
+    "p99",
+    "CPU",
+    "OpenBao",
+    "PostgreSQL",
+)
+_COMPARED: Final = (BARE, PROXY, TWO_CALL)
 
 
 def as_json(
@@ -55,7 +66,7 @@ def lines(
 ) -> Iterator[str]:
     """Print the tables and the verdicts."""
     yield f"{sizes.name} run, {sizes.rounds} rounds, {os.cpu_count()} CPUs; times in ms, medians"
-    yield "CPU: what the proxy or the daemon spends on a task; OpenBao: what the server spends"
+    yield "CPU: what the proxy or the daemon spends on a task; behind it, what the servers spend"
     yield ""
     yield from _table([_HEAD, *map(_cells, results.rows())])
     yield ""
@@ -81,12 +92,13 @@ def lines(
 
 def _pairs() -> Iterator[tuple[str, str]]:
     yield from ((TASKMINT, other) for other in _COMPARED)
-    yield (PROXY, "bare")
+    yield (PROXY, BARE)
     yield (TWIN, PROXY)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    times = (row.start_p50, row.p50, row.p99, row.cpu_per_task, row.server_cpu_per_task)
+    cpu = (row.cpu_per_task, row.server_cpu_per_task, row.database_cpu_per_task)
+    times = (row.start_p50, row.p50, row.p99, *cpu)
     return (
         row.task,
         str(row.concurrency),

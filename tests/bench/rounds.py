@@ -7,26 +7,29 @@ time, and one of them stands there twice: the difference of the twins is the noi
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 from .audit import AuditTail, Call, ListsDiffer, difference, per_task
 from .figures import Cell
 from .ground import KINDS, Ground
-from .measure import cpu_seconds, machine_busy_seconds
+from .measure import cpu_seconds, family, machine_busy_seconds
 from .sizes import Sizes
 
+BARE: Final = "bare"
 PROXY: Final = "proxy"
 TWIN: Final = "proxy again"
+TWO_CALL: Final = "two-call"
 TASKMINT: Final = "taskmint"
 # Name in the table -> the generator's arm.
 ARMS: Final[Mapping[str, str]] = {
-    "bare": "bare",
+    BARE: "bare",
     PROXY: "proxy",
     TWIN: "proxy",
-    "two-call": "two_call",
+    TWO_CALL: "two_call",
     TASKMINT: "taskmint",
 }
-SAME_LIST: Final = ("bare", PROXY, TWIN, TASKMINT)
+SAME_LIST: Final = (BARE, PROXY, TWIN, TASKMINT)
 _CHECKED_TASKS: Final = 3
 
 Lists = Mapping[tuple[str, str], Counter[Call]]
@@ -50,13 +53,13 @@ async def checked_lists(ground: Ground, audit: AuditTail) -> tuple[Lists, dict[s
             lists[kind.name, name] = per_task(calls, _CHECKED_TASKS)
             orders[name] = calls
         for name in SAME_LIST[1:]:
-            differs = difference(lists[kind.name, "bare"], lists[kind.name, name])
-            if differs or orders[name] != orders["bare"]:
+            differs = difference(lists[kind.name, BARE], lists[kind.name, name])
+            if differs or orders[name] != orders[BARE]:
                 raise ListsDiffer(f"{kind.name}: bare and {name}: {differs or 'another order'}")
-        one = len(orders["bare"]) // _CHECKED_TASKS
-        words[kind.name] = [str(call) for call in orders["bare"][:one]]
-        two = len(orders["two-call"]) // _CHECKED_TASKS
-        words[f"{kind.name}, two-call"] = [str(call) for call in orders["two-call"][:two]]
+        one = len(orders[BARE]) // _CHECKED_TASKS
+        words[kind.name] = [str(call) for call in orders[BARE][:one]]
+        two = len(orders[TWO_CALL]) // _CHECKED_TASKS
+        words[f"{kind.name}, two-call"] = [str(call) for call in orders[TWO_CALL][:two]]
     return lists, words
 
 
@@ -83,11 +86,9 @@ async def measured(
 
 async def _cell(ground: Ground, name: str, task: str, size: tuple[int, int, int]) -> Cell:
     number, concurrency, count = size
-    middle = {PROXY: ground.proxy_pid, TWIN: ground.proxy_pid, "two-call": ground.proxy_pid}
-    pid = ground.daemon_pid if name == TASKMINT else middle.get(name)
-    before = cpu_seconds(pid) if pid else 0.0
-    server, machine = cpu_seconds(ground.bao_pid), machine_busy_seconds()
+    used = _Used.now(ground, name)
     answer = await ground.load.cell(ARMS[name], task, concurrency, count)
+    after = _Used.now(ground, name)
     return Cell(
         arm=name,
         task=task,
@@ -97,11 +98,33 @@ async def _cell(ground: Ground, name: str, task: str, size: tuple[int, int, int]
         seconds=answer["seconds"],
         latencies=tuple(answer["latencies"]),
         starts=tuple(answer["starts"]),
-        middle_cpu=(cpu_seconds(pid) if pid else 0.0) - before,
-        server_cpu=cpu_seconds(ground.bao_pid) - server,
+        middle_cpu=after.middle - used.middle,
+        server_cpu=after.server - used.server,
+        database_cpu=after.database - used.database,
         generator_cpu=answer["cpu"],
-        machine_cpu=machine_busy_seconds() - machine,
+        machine_cpu=after.machine - used.machine,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Used:
+    """CPU seconds used so far: by what stands in the middle, by the two servers, by everybody."""
+
+    middle: float
+    server: float
+    database: float
+    machine: float
+
+    @classmethod
+    def now(cls, ground: Ground, name: str) -> Self:
+        """Read the clocks; Vault keeps its connections, so the database's processes stay."""
+        middle = ground.daemon_pid if name == TASKMINT else ground.proxy_pid
+        return cls(
+            middle=0.0 if name == BARE else cpu_seconds(middle),
+            server=cpu_seconds(ground.bao_pid),
+            database=sum(map(cpu_seconds, family(ground.postgres_pid))),
+            machine=machine_busy_seconds(),
+        )
 
 
 def _check(audit: AuditTail, cell: Cell, expected: Counter[Call]) -> None:

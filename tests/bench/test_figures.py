@@ -20,6 +20,7 @@ CELL = Cell(
     starts=(0.1, 0.1),
     middle_cpu=0.01,
     server_cpu=0.1,
+    database_cpu=0.05,
     generator_cpu=0.002,
     machine_cpu=0.6,
 )
