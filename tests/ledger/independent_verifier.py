@@ -1,7 +1,8 @@
 """
 A second opinion on a ledger: written from "The format" in docs/ledger.md, with nothing of taskmint.
 
-`python independent_verifier.py LEDGER [POSITION:HASH]...` prints what is wrong; exit 1 if anything.
+`python independent_verifier.py LEDGER [POSITION:HASH]...` prints what is wrong and exits 1, or
+prints how many rows there are and exits 0.
 """
 
 import hashlib
@@ -165,8 +166,21 @@ def _beside(database: sqlite3.Connection, rows: list[dict[str, Any]]) -> Iterato
                 yield f"{name} of row {position} are gone"
 
 
+def count(path: Path) -> int:
+    """Return how many rows there are."""
+    database = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    (rows,) = database.execute("SELECT count(*) FROM entries").fetchone()
+    database.close()
+    return int(rows)
+
+
+def main(path: Path, *heads: str) -> int:
+    """Print what is wrong, or how many rows are right."""
+    exported = (head.split(":") for head in heads)
+    wrong = verify(path, {int(position): hashed for position, hashed in exported})
+    sys.stdout.writelines(f"{line}\n" for line in wrong or [str(count(path))])
+    return 1 if wrong else 0
+
+
 if __name__ == "__main__":
-    exported = dict(argument.split(":") for argument in sys.argv[2:])
-    wrong = verify(Path(sys.argv[1]), {int(key): value for key, value in exported.items()})
-    sys.stdout.writelines(f"{problem}\n" for problem in wrong)
-    sys.exit(1 if wrong else 0)
+    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
