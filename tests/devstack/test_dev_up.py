@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -99,7 +99,11 @@ def check(running: Sequence[Running]) -> None:
 async def test_two_at_once_one_interrupted_one_killed(tmp_path: Path) -> None:
     """They share nothing; Ctrl-C ends one with 0, SIGKILL the other; nothing is left."""
     wanted = tmp_path / "s"
-    async with up(*UP) as first, up(*UP, "--directory", str(wanted)) as second:
+    async with AsyncExitStack() as exits:
+        first, second = await asyncio.gather(
+            exits.enter_async_context(up(*UP)),
+            exits.enter_async_context(up(*UP, "--directory", str(wanted))),
+        )
         assert len(first.pidfds) > 8
         assert second.directory == wanted
         assert not set(first.exports.values()) & set(second.exports.values())

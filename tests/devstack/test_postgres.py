@@ -1,5 +1,8 @@
 """The embedded PostgreSQL is a real one, with the rights that the design asks for."""
 
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -118,3 +121,43 @@ async def test_a_path_too_long_for_a_socket_is_said(tmp_path: Path) -> None:
     with pytest.raises(StackError, match="too long"):
         async with Postgres.running(deep):
             pass
+
+
+WITHOUT = """
+import asyncio, sys
+from pathlib import Path
+from taskmint.devstack.postgres import Postgres
+
+async def run():
+    async with Postgres.running(Path(sys.argv[1])) as postgres:
+        pid = (Path(sys.argv[1]) / "data" / "postmaster.pid").read_text().split()[0]
+        owner = Path(f"/proc/{pid}").stat().st_uid
+        print(*await postgres.sql("SELECT count(*) FROM orders"), owner)
+        await postgres.kill()
+        await postgres.start()
+        print(*await postgres.sql("SELECT count(*) FROM orders"))
+
+asyncio.run(run())
+"""
+
+
+def test_where_user_namespaces_are_forbidden(tmp_path: Path) -> None:
+    """As in many containers: root becomes nobody instead, and everything else is the same."""
+    refusing = tmp_path / "bin" / "unshare"
+    refusing.parent.mkdir()
+    refusing.write_text("#!/bin/sh\nexit 1\n")
+    refusing.chmod(0o755)
+    directory = tmp_path / "postgres"
+    directory.mkdir()
+
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, directory],
+        env={**os.environ, "PATH": f"{refusing.parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    uid = 65534 if os.geteuid() == 0 else os.geteuid()
+    assert done.stderr == ""
+    assert done.stdout.split() == ["60", str(uid), "60"]

@@ -1,11 +1,13 @@
 """A process is who the kernel says it is, and only while it lives."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +32,30 @@ def test_matching_is_by_path_and_user() -> None:
     assert not ENTRY.matches(1, HERE + "x")
     assert Entry("spiffe://example.org/a", HERE, 0).matches(0, HERE)
     assert not Entry("spiffe://example.org/a", HERE, 0).matches(1, HERE)
+
+
+class OlderKernel(socket.socket):
+    """A socket of a kernel before 6.5: it does not know SO_PEERPIDFD."""
+
+    def getsockopt(self, level: int, option: int, length: int = 0) -> Any:
+        """Refuse the one option."""
+        if option == 77:
+            raise OSError(errno.ENOPROTOOPT, "not known")
+        return super().getsockopt(level, option, length)
+
+
+def test_an_older_kernel_is_enough(listener: socket.socket) -> None:
+    """Without the kernel's own handle the pid that connected is opened."""
+    with socket.socket(socket.AF_UNIX) as ours:
+        ours.connect(listener.getsockname())
+        accepted, _ = listener.accept()
+        with OlderKernel(fileno=accepted.detach()) as connection:
+            caller = Caller.of(connection)
+
+        assert caller is not None
+        assert (caller.pid, caller.uid) == (os.getpid(), os.geteuid())
+        assert caller.entitled([ENTRY]) == (ENTRY,)
+        caller.close()
 
 
 def test_a_caller_is_known_until_it_exits(listener: socket.socket) -> None:

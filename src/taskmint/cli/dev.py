@@ -17,6 +17,10 @@ from taskmint.devstack.process import StackError
 from taskmint.devstack.stack import Stack
 
 EXIT_FAILED: Final = 1
+_NOTICE: Final = (
+    "taskmint dev: FOR DEVELOPMENT ONLY. Keys are in memory, PostgreSQL does not sync to disk, "
+    "the Workload API is not SPIRE. Everything is thrown away at the end."
+)
 
 
 @click.group()
@@ -46,6 +50,7 @@ def up(directory: Path | None, dead_man: int, *, with_daemon: bool) -> None:
     Prints `export` lines and, when everything stands, `ready`. Everything ends with this command,
     and this command ends with Ctrl-C, SIGTERM, or the process that started it.
     """
+    click.echo(_NOTICE, err=True)
     try:
         asyncio.run(_up(directory, timedelta(seconds=dead_man), with_daemon=with_daemon))
     except StackError as error:

@@ -228,5 +228,7 @@ async def _confinement() -> Sequence[str]:
             return (*namespace, "setpriv", "--pdeathsig", "KILL")
     if os.geteuid() == 0:
         identity = (f"--reuid={_NOBODY}", f"--regid={_NOBODY}", "--clear-groups")
-        return ("setpriv", *identity, "--pdeathsig", "KILL")
+        # root's files, the wheel's among them, may lie where nobody cannot go
+        reach = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+        return ("setpriv", *identity, *reach, "--pdeathsig", "KILL")
     return ()
