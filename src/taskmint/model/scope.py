@@ -168,6 +168,7 @@ class DecisionInput:
     Everything a decision depends on besides the policy; recorded whole in the ledger.
 
     With it a reload can decide again exactly as it was decided then (decisions.md, reload).
+    `approved` says that what the definition's approval asks for has been given.
     """
 
     caller: CallerFacts
@@ -175,3 +176,4 @@ class DecisionInput:
     now: datetime
     host: Mapping[str, str] = field(default_factory=dict)
     history: HistoryFacts = HistoryFacts()
+    approved: bool = False
