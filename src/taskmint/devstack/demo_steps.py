@@ -169,7 +169,7 @@ class Story:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def nothing_stands_again(self, before: Standing) -> Step:
-        """What stood before stands now, and of the killed daemon its own token: it ends by itself."""
+        """What stood before stands now; the killed daemon's own token ends by itself."""
         step = Step("after", "After: nothing stands")
         found = await self._witness.standing()
         _show_standing(step, found)
