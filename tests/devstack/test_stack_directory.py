@@ -13,7 +13,7 @@ from taskmint.devstack.stack_directory import stack_directory
 
 # An owner that is killed together with its janitor: the worst that can happen.
 OWNER = """
-import asyncio, os, signal, sys
+import asyncio, os, select, signal, sys
 from pathlib import Path
 from taskmint.devstack.stack_directory import stack_directory
 
@@ -22,7 +22,9 @@ async def own():
         (directory / "file").touch()
         me = os.getpid()
         for pid in Path(f"/proc/self/task/{me}/children").read_text().split():
+            gone = os.pidfd_open(int(pid))
             os.kill(int(pid), signal.SIGKILL)
+            select.select([gone], [], [])
         print(directory, flush=True)
         await asyncio.Event().wait()
 

@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,8 @@ from .process import StackError, removed_afterwards
 
 _PREFIX: Final = "taskmint-dev-"
 _MARK: Final = ".taskmint-dev"
+_LEAVING_SECONDS: Final = 2.0  # what an earlier stack may take to go
+_POLL_SECONDS: Final = 0.05
 
 
 @contextlib.asynccontextmanager
@@ -46,7 +49,11 @@ def _claim(wanted: Path | None) -> tuple[Path, int]:
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
     else:
         directory = wanted.absolute()
+        until = time.monotonic() + _LEAVING_SECONDS
         _sweep(directory)
+        while (directory / _MARK).exists() and time.monotonic() < until:
+            time.sleep(_POLL_SECONDS)
+            _sweep(directory)
         directory.mkdir(parents=True, exist_ok=True)
         if any(directory.iterdir()):
             raise StackError(f"{directory} is not empty, or another stack uses it")
