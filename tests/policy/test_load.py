@@ -169,10 +169,16 @@ def test_the_digest_is_of_the_meaning() -> None:
 
 def test_the_description_of_a_definition_leaves_nothing_out() -> None:
     """A field added to Definition must reach the digest, or be named here with its reason."""
-    renamed = {"class_name": "class", "patterns": "who", "entitlements": "scope"}
+    renamed = {
+        "class_name": "class",
+        "patterns": "who",
+        "entitlements": "scope",
+        "conditions": "when",
+    }
     derived = {
         "name",  # the key it stands under
         "who",  # the index of `patterns`
+        "bound",  # "ends", for each bind
         "token_role",  # made from the name
         "policy_parameters",  # made from parameters and scope
         "deadline_default",  # "deadline"
@@ -192,7 +198,7 @@ MISTAKES = [
     ("version: 1", "version: ^2", "version: is not one of the known words; write 1"),
     ("version: 1", "version: ^'1'", "version: must be a whole number; write decimal digits witho"),
     ("version: 1\n", "", "version: is missing; add it"),
-    ("tasks:", "^hosts: {}\ntasks:", "hosts: is not a known key; known: tasks, version"),
+    ("tasks:", "^hosts: {}\ntasks:", "hosts: is not a known key; did you mean host_labels?"),
     ("  report:", "  ^Report:", 'tasks.Report: "Report" will not do; write at most 48 lower-case'),
     ("  report:", "  ^-x:", 'tasks.-x: "-x" will not do; write at most 48 lower-case letters, di'),
     ("    owner: team-orders@example.org\n", "", "tasks.report.owner: is missing; add it"),

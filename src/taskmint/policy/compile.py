@@ -1,21 +1,18 @@
 """
 One definition as it was read in, one definition to decide by out, or all that is wrong with it.
 
-Here it is found whether what was written makes sense together: placeholders, clocks, ends, names.
+Here it is found whether what was written makes sense together: who, placeholders, names; the
+terms on which a task runs are compiled in terms.py.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from math import prod
 from typing import Final
 
-from taskmint.errors import Finding
-from taskmint.model.clocks import ClassClocks
-from taskmint.model.scope import Ends
-from taskmint.yaml_document import Node, key_path, quoted
-from taskmint.yaml_model import closest, duration_text, place
+from taskmint.model.scope import EntitlementKind
+from taskmint.yaml_document import quoted
+from taskmint.yaml_model import closest
 
-from .definition import Definition, EntitlementTemplate, Limits
+from .definition import Definition, EntitlementTemplate, IdentityRule, Limits
 from .entitlement import compile_entitlement
 from .names import token_role
 from .parameter import (
@@ -28,46 +25,41 @@ from .parameter import (
 )
 from .pattern import Pattern, WhoIndex, build_index, parse_pattern
 from .schema import DefinitionSchema, ParameterSchema
+from .template import names_in
+from .terms import (
+    bound_ends,
+    compile_approval,
+    compile_clocks,
+    compile_conditions,
+    compile_ends,
+    compile_windows,
+)
+from .workbench import Surroundings, Workbench
 
 MAX_COMBINATIONS: Final = 1000  # each is a policy in Vault
 
 
-@dataclass(slots=True)
-class Workbench:
-    """Where a definition stands, and what was found wrong with it so far."""
-
-    file: str
-    node: Node
-    steps: tuple[str | int, ...]
-    line: int
-    findings: list[Finding] = field(default_factory=list)
-
-    def find(self, where: tuple[str | int, ...], problem: str, fix: str) -> None:
-        """Note one thing that is wrong at `where` inside the definition."""
-        self.findings.append(self.finding(where, problem, fix))
-
-    def finding(self, where: tuple[str | int, ...], problem: str, fix: str) -> Finding:
-        """Build a finding at `where` inside the definition."""
-        line, column = place(self.node, where)
-        return Finding(self.file, line, column, key_path(self.steps + where), problem, fix)
-
-
 def compile_definition(
-    name: str, schema: DefinitionSchema, bench: Workbench, classes: Mapping[str, ClassClocks]
+    name: str, schema: DefinitionSchema, around: Surroundings, bench: Workbench
 ) -> Definition | None:
     """Compile one definition; None when the workbench has findings."""
     patterns, who = _compile_who(schema, bench)
+    captures = _captured_by_all(patterns)
     parameters = _compile_parameters(schema, patterns, bench)
     entitlements = tuple(
-        compiled
+        compile_entitlement(name, entitlement, given, bench.find)
         for entitlement, given in schema.scope.items()
-        if (compiled := compile_entitlement(name, entitlement, given, bench.find)) is not None
     )
     _check_placeholders(entitlements, parameters, patterns, bench)
     policy_parameters = _policy_parameters(entitlements, parameters, bench)
-    clocks = _compile_clocks(schema, bench, classes)
+    clocks = compile_clocks(schema, around, bench)
+    windows = compile_windows(schema, bench)
+    conditions = compile_conditions(schema, parameters, captures, around, bench)
+    approval = compile_approval(schema.approval, parameters, captures, around, bench)
     if bench.findings or clocks is None:
         return None
+    methods = schema.identity.methods
+    ends = compile_ends(schema, clocks.heartbeat)
     return Definition(
         name=name,
         description=schema.description or "",
@@ -75,14 +67,19 @@ def compile_definition(
         class_name=schema.class_,
         patterns=patterns,
         who=who,
+        identity=IdentityRule(frozenset(methods) if methods else None, schema.identity.token),
         parameters=parameters,
         policy_parameters=policy_parameters,
+        windows=windows,
+        conditions=conditions,
+        approval=approval,
         token_role=token_role(name),
         entitlements=entitlements,
         dead_man=clocks.dead_man,
         deadline_default=clocks.default,
         deadline_max=clocks.max,
-        ends=_compile_ends(schema, clocks),
+        ends=ends,
+        bound=bound_ends(ends),
         limits=Limits(schema.limits.concurrent_per_identity, schema.limits.starts_per_minute),
         file=bench.file,
         line=bench.line,
@@ -107,6 +104,12 @@ def _compile_who(
         problem = f"matches exactly whom {quoted(earlier.text)} matches"
         bench.find(("who", places[later]), problem, "keep one of the two")
     return tuple(patterns), who
+
+
+def _captured_by_all(patterns: tuple[Pattern, ...]) -> frozenset[str]:
+    if not patterns:
+        return frozenset()
+    return frozenset.intersection(*(pattern.names for pattern in patterns))
 
 
 def _compile_parameters(
@@ -145,18 +148,22 @@ def _check_placeholders(
     bench: Workbench,
 ) -> None:
     declared = frozenset(parameter.name for parameter in parameters)
-    captured = [pattern.names for pattern in patterns]
-    everywhere = frozenset.intersection(*captured) if captured else frozenset[str]()
-    somewhere = frozenset[str]().union(*captured)
+    known = declared | _captured_by_all(patterns)
+    somewhere = frozenset[str]().union(*(pattern.names for pattern in patterns))
+    enums = frozenset(each.name for each in parameters if isinstance(each, EnumParameter))
     for entitlement in entitlements:
         where = ("scope", entitlement.name, entitlement.kind.value)
-        for name in sorted(entitlement.names - declared - everywhere):
+        for name in sorted(entitlement.names - known):
             if name in somewhere:
                 fix = f"capture {{{name}}} in every pattern of who"
                 bench.find(where, f"{{{name}}} is not captured by each pattern of who", fix)
             else:
-                fix = closest(name, declared | everywhere)
+                fix = closest(name, known)
                 bench.find(where, f"{{{name}}} is neither a parameter nor captured", fix)
+        if entitlement.kind is EntitlementKind.DATABASE:
+            for name in sorted(names_in(entitlement.body) & known - enums):
+                problem = f"{{{name}}} is not an enum, and only enums may stand in a statement"
+                bench.find(where, problem, f"declare {name} as {{enum: [...]}}")
 
 
 def _policy_parameters(
@@ -171,60 +178,3 @@ def _policy_parameters(
         problem = f"its enums make {combinations} combinations; each is a policy in Vault"
         bench.find(("parameters",), problem, f"keep to {MAX_COMBINATIONS}, or split the definition")
     return tuple(parameter.name for parameter in enums)
-
-
-def _compile_clocks(
-    schema: DefinitionSchema, bench: Workbench, classes: Mapping[str, ClassClocks]
-) -> ClassClocks | None:
-    given = classes.get(schema.class_)
-    if given is None:
-        bench.find(
-            ("class",), f"{quoted(schema.class_)} is no class", closest(schema.class_, classes)
-        )
-        return None
-    longest = schema.deadline.max or given.max
-    default = schema.deadline.default or min(given.default, longest)
-    dead_man = schema.dead_man or given.dead_man
-    heartbeat = None if schema.ends.deadline_only else schema.ends.heartbeat or given.heartbeat
-    clocks = ClassClocks(dead_man, default, longest, heartbeat)
-    _check_clocks(schema, clocks, bench)
-    _check_ends(schema, clocks, bench)
-    return clocks
-
-
-def _check_clocks(schema: DefinitionSchema, clocks: ClassClocks, bench: Workbench) -> None:
-    longest = f"deadline.max, {duration_text(clocks.max)}"
-    if clocks.default > clocks.max:
-        bench.find(("deadline",), f"default is above {longest}", "lower default or raise max")
-    if clocks.dead_man >= clocks.max:
-        where = ("dead_man",) if schema.dead_man else ("deadline",)
-        problem = f"the dead-man interval, {duration_text(clocks.dead_man)}, is not below {longest}"
-        bench.find(where, problem, "set dead_man lower, or max higher")
-    for name, interval in (("heartbeat", clocks.heartbeat), ("reprove", schema.ends.reprove)):
-        if interval is not None and interval >= clocks.max:
-            problem = f"{duration_text(interval)} is not below {longest}: it would never be due"
-            bench.find(("ends", name), problem, "choose a shorter interval")
-
-
-def _check_ends(schema: DefinitionSchema, clocks: ClassClocks, bench: Workbench) -> None:
-    ends = schema.ends
-    if len(set(ends.bind)) != len(ends.bind):
-        bench.find(
-            ("ends", "bind"), "names one kind twice", "name each kind once, the default first"
-        )
-    named = bool(ends.bind or ends.connection or ends.heartbeat or ends.reprove)
-    if ends.deadline_only and named:
-        bench.find(("ends",), "deadline_only stands beside other ends", "remove one or the other")
-    if not ends.deadline_only and not named and clocks.heartbeat is None:
-        fix = "write bind, connection, heartbeat or reprove; or deadline_only: true"
-        bench.find(("ends",), "nothing ends this task but its deadline", fix)
-
-
-def _compile_ends(schema: DefinitionSchema, clocks: ClassClocks) -> Ends:
-    return Ends(
-        bind=schema.ends.bind,
-        connection=schema.ends.connection,
-        heartbeat=clocks.heartbeat,
-        reprove=schema.ends.reprove,
-        daemon_stop=schema.ends.daemon_stop,
-    )

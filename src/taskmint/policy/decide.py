@@ -6,29 +6,33 @@ again (P11).
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Final
 
 from taskmint.errors import Code
 from taskmint.model.scope import (
+    Approval,
     BindKind,
-    CallerFacts,
     Decision,
     DecisionInput,
     Denial,
     Ends,
     ParameterValue,
     Scope,
+    TokenBinding,
 )
 from taskmint.yaml_document import quoted
 from taskmint.yaml_model import closest, duration_text
 
+from .condition import Outcome
 from .definition import Definition, Policy
 from .names import token_policy
 from .parameter import Refused
 from .pattern import Match
 from .template import Misplaced
+from .window import Release
 
 _FORBIDDEN: Final = "this identity may not run this task, or there is no such task"
 
@@ -36,11 +40,24 @@ _FORBIDDEN: Final = "this identity may not run this task, or there is no such ta
 class _No(Exception):
     """Raised inside this module by the step that refuses."""
 
-    def __init__(self, code: Code, detail: str, reason: str) -> None:
+    def __init__(
+        self, code: Code, detail: str, reason: str, *, approval: Approval | None = None
+    ) -> None:
         super().__init__(code)
         self.code = code
         self.detail = detail
         self.reason = reason
+        self.approval = approval
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One request on its way through one definition."""
+
+    definition: Definition
+    given: DecisionInput
+    match: Match
+    trace: list[str]
 
 
 def decide(policy: Policy, given: DecisionInput) -> Decision:
@@ -49,29 +66,54 @@ def decide(policy: Policy, given: DecisionInput) -> Decision:
 
     1. The named definition exists.
     2. A pattern of its `who` matches the caller's SPIFFE ID.
-    3. Every parameter is declared, given, and of its type.
-    4. The lifetime asked for is within the deadline.
-    5. The end asked for is one that the definition allows.
+    3. The identity was proven in a way that the definition accepts.
+    4. Every parameter is declared, given, and of its type.
+    5. The lifetime asked for is within the deadline.
+    6. A window is open, if there are any; what is left of it bounds the lifetime.
+    7. Every condition holds; an error does not.
+    8. The end asked for is one that the definition allows.
+    9. What needs approval has it, or its automatic condition holds.
 
     Steps 1 and 2 fail alike, so that nobody learns which tasks exist. `Denial.code` is one of
     not_permitted, parameter_invalid, ttl_exceeds_policy, bind_refused.
     """
-    trace: list[str] = []
+    definition = policy.definitions.get(given.request.task)
+    if definition is None:
+        reason = f"task: no definition is named {quoted(given.request.task)}"
+        return Denial(Code.NOT_PERMITTED.value, _FORBIDDEN, policy.digest, (reason,))
+    return _decide_by(definition, policy.digest, given)
+
+
+def decide_shadow(policy: Policy, given: DecisionInput) -> Decision | None:
+    """
+    Decide by the shadow of the named definition, None when it has none.
+
+    For the record only: whatever comes of it, it grants nothing and refuses nothing.
+    """
+    shadow = policy.shadows.get(given.request.task)
+    return None if shadow is None else _decide_by(shadow, policy.digest, given)
+
+
+def _decide_by(definition: Definition, policy_digest: str, given: DecisionInput) -> Decision:
+    trace = [f"task: {definition.name}, {definition.file}:{definition.line}"]
     try:
-        return _decide(policy, given, trace)
+        return _grant(_who(definition, given, trace), policy_digest)
     except _No as no:
         trace.append(no.reason)
-        return Denial(no.code.value, no.detail, policy.digest, tuple(trace))
+        return Denial(no.code.value, no.detail, policy_digest, tuple(trace), no.approval)
 
 
-def _decide(policy: Policy, given: DecisionInput, trace: list[str]) -> Scope:
-    request = given.request
-    definition = _definition(policy, request.task, trace)  # 1
-    match = _who(definition, given.caller, trace)  # 2
-    parameters = _parameters(definition, request.parameters, trace)  # 3
-    lifetime = _lifetime(definition, request.ttl, trace)  # 4
-    ends = _ends(definition, request.bind, trace)  # 5
-    values: Mapping[str, ParameterValue] = {**match.captures, **parameters}
+def _grant(case: _Case, policy_digest: str) -> Scope:
+    definition, request = case.definition, case.given.request
+    _identity(case)  # 3
+    parameters = _parameters(case, request.parameters)  # 4
+    asked = _lifetime(case, request.ttl)  # 5
+    lifetime = _windows(case, asked)  # 6
+    facts = _facts(case, parameters, asked) if definition.needs_facts else {}
+    _conditions(case, facts)  # 7
+    ends = _ends(case, request.bind)  # 8
+    _approval(case, facts)  # 9
+    values: Mapping[str, ParameterValue] = {**case.match.captures, **parameters}
     try:
         entitlements = tuple(each.render(values) for each in definition.entitlements)
     except Misplaced as error:
@@ -79,46 +121,50 @@ def _decide(policy: Policy, given: DecisionInput, trace: list[str]) -> Scope:
     used = (str(values[name]) for name in definition.policy_parameters)
     return Scope(
         definition=definition.name,
-        policy_digest=policy.digest,
+        policy_digest=policy_digest,
         token_role=definition.token_role,
         token_policy=token_policy(definition.name, used),
         entitlements=entitlements,
         dead_man=definition.dead_man,
         lifetime=lifetime,
         ends=ends,
-        trace=tuple(trace),
+        trace=tuple(case.trace),
     )
 
 
-def _definition(policy: Policy, name: str, trace: list[str]) -> Definition:
-    definition = policy.definitions.get(name)
-    if definition is None:
-        reason = f"task: no definition is named {quoted(name)}"
-        raise _No(Code.NOT_PERMITTED, _FORBIDDEN, reason)
-    trace.append(f"task: {name}, {definition.file}:{definition.line}")
-    return definition
-
-
-def _who(definition: Definition, caller: CallerFacts, trace: list[str]) -> Match:
-    match = definition.who.match(caller.spiffe_id)
+def _who(definition: Definition, given: DecisionInput, trace: list[str]) -> _Case:
+    caller = given.caller.spiffe_id
+    match = definition.who.match(caller)
     if match is None:
-        raise _No(Code.NOT_PERMITTED, _FORBIDDEN, f"who: no pattern matches {caller.spiffe_id}")
-    trace.append(f"who: {match.pattern.text} matches {caller.spiffe_id}")
-    return match
+        raise _No(Code.NOT_PERMITTED, _FORBIDDEN, f"who: no pattern matches {caller}")
+    trace.append(f"who: {match.pattern.text} matches {caller}")
+    return _Case(definition, given, match, trace)
 
 
-def _parameters(
-    definition: Definition, claimed: Mapping[str, ParameterValue], trace: list[str]
-) -> dict[str, ParameterValue]:
+def _identity(case: _Case) -> None:
+    rule, caller = case.definition.identity, case.given.caller
+    detail = "this task asks for another proof of identity"
+    if rule.methods is not None and caller.method not in rule.methods:
+        accepted = ", ".join(sorted(rule.methods))
+        reason = f"identity: refused, proven by {caller.method} and not by {accepted}"
+        raise _No(Code.NOT_PERMITTED, detail, reason)
+    if rule.binding is TokenBinding.PROCESS and caller.binding is not TokenBinding.PROCESS:
+        reason = f"identity: refused, the token is bound by {caller.binding} and not by process"
+        raise _No(Code.NOT_PERMITTED, detail, reason)
+    if rule.methods is not None:
+        case.trace.append(f"identity: accepted, proven by {caller.method}")
+
+
+def _parameters(case: _Case, claimed: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
     accepted: dict[str, ParameterValue] = {}
-    for parameter in definition.parameters:
+    for parameter in case.definition.parameters:
         if parameter.name not in claimed:
             raise _bad_parameter(parameter.name, "is missing")
         value = parameter.accept(claimed[parameter.name])
         if isinstance(value, Refused):
             raise _bad_parameter(parameter.name, value.reason)
         accepted[parameter.name] = value
-        trace.append(f"parameters: {parameter.name} = {value}")
+        case.trace.append(f"parameters: {parameter.name} = {value}")
     if len(claimed) > len(accepted):
         unknown = next(name for name in claimed if name not in accepted)
         advice = closest(unknown, accepted)
@@ -131,9 +177,9 @@ def _bad_parameter(name: str, reason: str) -> _No:
     return _No(Code.PARAMETER_INVALID, detail, f"parameters: {detail}")
 
 
-def _lifetime(definition: Definition, asked: timedelta | None, trace: list[str]) -> timedelta:
-    longest = definition.deadline_max
-    lifetime = definition.deadline_default if asked is None else asked
+def _lifetime(case: _Case, asked: timedelta | None) -> timedelta:
+    longest = case.definition.deadline_max
+    lifetime = case.definition.deadline_default if asked is None else asked
     if lifetime > longest:
         detail = f"the longest lifetime of this task is {duration_text(longest)}"
         reason = f"deadline: {lifetime} was asked for, above max {duration_text(longest)}"
@@ -141,20 +187,96 @@ def _lifetime(definition: Definition, asked: timedelta | None, trace: list[str])
     if lifetime <= timedelta():
         reason = f"deadline: {lifetime} was asked for"
         raise _No(Code.TTL_EXCEEDS_POLICY, "a lifetime is longer than nothing", reason)
-    trace.append(f"deadline: {duration_text(lifetime)}, at most {duration_text(longest)}")
+    case.trace.append(f"deadline: {duration_text(lifetime)}, at most {duration_text(longest)}")
     return lifetime
 
 
-def _ends(definition: Definition, asked: BindKind | None, trace: list[str]) -> Ends:
+def _windows(case: _Case, lifetime: timedelta) -> timedelta:
+    """Bound the lifetime by the open window that is open longest."""
+    if not case.definition.windows:
+        return lifetime
+    now = _aware(case.given.now)
+    tag = case.given.request.context.get("tag")
+    opened = [
+        (until, window)
+        for window in case.definition.windows
+        if not (isinstance(window, Release) and window.tag not in {None, tag})
+        and (until := window.open_until(now)) is not None
+    ]
+    if not opened:
+        detail = "this task may not run at this time, or not for this tag"
+        raise _No(Code.NOT_PERMITTED, detail, f"windows: none is open at {now.isoformat()}")
+    until, window = max(opened, key=itemgetter(0))
+    case.trace.append(f"windows: {window} is open, until {until.isoformat()}")
+    return min(lifetime, until - now)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _facts(
+    case: _Case, parameters: Mapping[str, ParameterValue], lifetime: timedelta
+) -> dict[str, object]:
+    """Name everything that a condition may read (condition.variables)."""
+    caller, request, history = case.given.caller, case.given.request, case.given.history
+    facts: dict[str, object] = {
+        "caller.spiffe_id": str(caller.spiffe_id),
+        "caller.trust_domain": caller.spiffe_id.trust_domain,
+        "caller.path": caller.spiffe_id.path,
+        "caller.uid": caller.uid,
+        "caller.method": caller.method.value,
+        "now": _aware(case.given.now),
+        "history.grants": history.grants,
+        "history.denials": history.denials,
+        "history.processes": history.processes,
+        "request.purpose": request.purpose,
+        "request.ticket": request.ticket or "",
+        "request.context": request.context,
+        "request.lifetime": lifetime,
+    }
+    facts.update((f"request.parameters.{name}", value) for name, value in parameters.items())
+    facts.update((f"caller.captures.{name}", value) for name, value in case.match.captures.items())
+    facts.update((f"host.{name}", value) for name, value in case.given.host.items())
+    return facts
+
+
+def _conditions(case: _Case, facts: Mapping[str, object]) -> None:
+    for condition in case.definition.conditions:
+        outcome = condition.outcome(facts)
+        line = f"when: {outcome.value}, {condition.text}"
+        if outcome is not Outcome.HOLDS:
+            absent = ", ".join(name for name in condition.names if name not in facts)
+            hint = f"; unknown here: {absent}" if absent else ""
+            raise _No(Code.NOT_PERMITTED, "a condition of this task is not met", line + hint)
+        case.trace.append(line)
+
+
+def _ends(case: _Case, asked: BindKind | None) -> Ends:
     """Narrow `bind` to the one kind that holds: the one asked for, else the first."""
-    allowed = definition.ends.bind
-    if asked is None:
-        chosen = allowed[:1]
-    elif asked in allowed:
-        chosen = (asked,)
-    else:
-        kinds = ", ".join(allowed) or "nothing"
+    ends = case.definition.bound.get(asked)
+    if ends is None:
+        kinds = ", ".join(case.definition.ends.bind) or "nothing"
         detail = f"this task can be bound to: {kinds}"
         raise _No(Code.BIND_REFUSED, detail, f"ends: bind {asked} was asked for, not in: {kinds}")
-    trace.append(f"ends: bound to {chosen[0]}" if chosen else "ends: bound to no process")
-    return replace(definition.ends, bind=chosen)
+    case.trace.append(f"ends: bound to {ends.bind[0]}" if ends.bind else "ends: bound to nothing")
+    return ends
+
+
+def _approval(case: _Case, facts: Mapping[str, object]) -> None:
+    rule = case.definition.approval
+    if rule is None:
+        return
+    if case.given.approved:
+        case.trace.append("approval: given")
+        return
+    if rule.automatic is not None:
+        outcome = rule.automatic.outcome(facts)
+        if outcome is Outcome.HOLDS:
+            case.trace.append(f"approval: automatic, {rule.automatic.text}")
+            return
+        case.trace.append(f"approval: not automatic: {outcome.value}, {rule.automatic.text}")
+    needed = Approval(rule.approvers, rule.quorum, rule.within)
+    reason = f"approval: needed, {rule.quorum} of {', '.join(rule.approvers)}"
+    detail = "this task needs an approval"
+    raise _No(Code.NOT_PERMITTED, detail, reason, approval=needed)

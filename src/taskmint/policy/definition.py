@@ -5,8 +5,18 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
-from taskmint.model.scope import Ends, Entitlement, EntitlementKind, Json, ProofLevel
+from taskmint.model.caller import IdentityMethod
+from taskmint.model.scope import (
+    BindKind,
+    Ends,
+    Entitlement,
+    EntitlementKind,
+    Json,
+    ProofLevel,
+    TokenBinding,
+)
 
+from .condition import Condition
 from .parameter import Parameter
 from .pattern import Pattern, WhoIndex
 from .template import (
@@ -18,6 +28,7 @@ from .template import (
     path_pattern,
     render_body,
 )
+from .window import Window
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +83,29 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityRule:
+    """How the caller must have proven itself; no methods named means any."""
+
+    methods: frozenset[IdentityMethod] | None = None
+    binding: TokenBinding = TokenBinding.UID
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRule:
+    """Whose yes is needed, unless the automatic condition holds."""
+
+    approvers: tuple[str, ...]
+    quorum: int
+    within: timedelta
+    automatic: Condition | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """
     Who may have what, under which conditions, for how long.
 
+    `bound` is `ends` narrowed to one kind of bind, for each that may be asked for and for silence.
     `policy_parameters` are the enum parameters that the scope uses, in declared order: they name
     the token policy. `file` and `line` say where the definition stands.
     """
@@ -86,23 +116,36 @@ class Definition:
     class_name: str
     patterns: tuple[Pattern, ...]
     who: WhoIndex
+    identity: IdentityRule
     parameters: tuple[Parameter, ...]
     policy_parameters: tuple[str, ...]
+    windows: tuple[Window, ...]
+    conditions: tuple[Condition, ...]
+    approval: ApprovalRule | None
     token_role: str
     entitlements: tuple[EntitlementTemplate, ...]
     dead_man: timedelta
     deadline_default: timedelta
     deadline_max: timedelta
     ends: Ends
+    bound: Mapping[BindKind | None, Ends]
     limits: Limits
     file: str
     line: int
+
+    @property
+    def needs_facts(self) -> bool:
+        """Whether a condition will read facts; most definitions have none to read."""
+        return bool(self.conditions or self.approval)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
     """
-    Every definition, by name.
+    Every definition, by name, and every shadow by the name that it shadows.
+
+    A shadow is decided beside the definition of its name and never grants. `owners` and
+    `host_labels` are the files' own lists, for lints.
 
     `digest` is over everything that was compiled, so equal digests decide equally; how the files
     were laid out, ordered and commented does not count.
@@ -110,3 +153,6 @@ class Policy:
 
     digest: str
     definitions: Mapping[str, Definition]
+    shadows: Mapping[str, Definition]
+    owners: frozenset[str] = frozenset()
+    host_labels: frozenset[str] = frozenset()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from taskmint.model.scope import Ends, Json
 from taskmint.yaml_model import duration_text
 
-from .definition import Definition, EntitlementTemplate
+from .definition import ApprovalRule, Definition, EntitlementTemplate
 from .parameter import BooleanParameter, EnumParameter, IntegerParameter, Parameter
 from .template import BodyTemplate, Template
 
@@ -17,7 +17,11 @@ def describe(definition: Definition) -> dict[str, Json]:
         "owner": definition.owner,
         "class": definition.class_name,
         "who": [pattern.text for pattern in definition.patterns],
+        "identity": _identity(definition),
         "parameters": [_parameter(parameter) for parameter in definition.parameters],
+        "windows": [str(window) for window in definition.windows],
+        "when": [condition.text for condition in definition.conditions],
+        "approval": _approval(definition.approval),
         "dead_man": duration_text(definition.dead_man),
         "deadline": {
             "default": duration_text(definition.deadline_default),
@@ -47,6 +51,23 @@ def describe_entitlement(entitlement: EntitlementTemplate) -> dict[str, Json]:
         "proof": entitlement.proof.value,
         "revocable": entitlement.revocable,
         "ceiling": None if ceiling is None else duration_text(ceiling),
+    }
+
+
+def _identity(definition: Definition) -> Json:
+    methods = definition.identity.methods
+    named: list[Json] = [*sorted(method.value for method in methods or ())]
+    return {"methods": named or None, "token": definition.identity.binding.value}
+
+
+def _approval(rule: ApprovalRule | None) -> Json:
+    if rule is None:
+        return None
+    return {
+        "from": list(rule.approvers),
+        "quorum": rule.quorum,
+        "within": duration_text(rule.within),
+        "automatic": None if rule.automatic is None else rule.automatic.text,
     }
 
 

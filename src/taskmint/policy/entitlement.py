@@ -1,82 +1,193 @@
 """
 An entitlement as it was written in, the one Vault request that mints it, with placeholders, out.
+
+A `database` entitlement is the request for credentials of a role that is made for the task; its
+body says what that role must be.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from taskmint.model.scope import EntitlementKind, ProofLevel
 from taskmint.yaml_document import Scalar, quoted, yaml_guess
 from taskmint.yaml_model import duration_text
 
 from .definition import EntitlementTemplate
-from .names import hand_role
-from .schema import EntitlementSchema, SecretSchema, TokenSchema
-from .template import BodyTemplate, Template, parse_path, parse_text
+from .names import hand_role, task_database_role
+from .scope_schema import (
+    DatabaseSchema,
+    EntitlementSchema,
+    PkiSchema,
+    SecretSchema,
+    SshSchema,
+    TokenSchema,
+)
+from .template import BodyTemplate, Template, parse_path, parse_statement, parse_text, plain
 
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})", re.ASCII)
+Steps: TypeAlias = tuple[str | int, ...]
+Find: TypeAlias = Callable[[Steps, str, str], None]
 
-Find: TypeAlias = Callable[[tuple[str | int, ...], str, str], None]
+_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})", re.ASCII)
+_NOTHING: Final = plain("")
+_BRACES: Final = "braces enclose the name of a parameter or a captured segment"
 
 
 def compile_entitlement(
     definition: str, name: str, given: EntitlementSchema, find: Find
-) -> EntitlementTemplate | None:
-    """Compile one entitlement; None after telling `find` what is wrong with it."""
+) -> EntitlementTemplate:
+    """Compile one entitlement; what is wrong with it is told to `find`."""
     if given.secret is not None:
-        return _compile_secret(name, given.secret, find)
+        return _secret(name, given.secret, find)
+    if given.database is not None:
+        return _database(definition, name, given.database, find)
     if given.token is not None:
-        return _compile_token(definition, name, given.token)
-    return None
+        return _token(definition, name, given.token)
+    if given.pki is not None:
+        return _pki(name, given.pki, find)
+    if given.ssh is not None:
+        return _ssh(name, given.ssh, find)
+    raise ValueError("an entitlement that was validated has a kind")
 
 
-def _compile_secret(name: str, given: SecretSchema, find: Find) -> EntitlementTemplate | None:
+def _secret(name: str, given: SecretSchema, find: Find) -> EntitlementTemplate:
     where = ("scope", name, "secret")
     if given.body and given.method == "GET":
         find((*where, "body"), "a GET has no body", "write method: POST, or remove body")
-    try:
-        path = parse_path(given.path)
-    except ValueError as error:
-        find((*where, "path"), str(error), "write for example creds/orders-{region}")
-        return None
-    body = {
-        key: _compile_body(value, (*where, "body", key), find) for key, value in given.body.items()
-    }
+    body = {key: _typed(value, (*where, "body", key), find) for key, value in given.body.items()}
     return EntitlementTemplate(
         name=name,
         kind=EntitlementKind.SECRET,
         mount=given.mount,
-        path=path,
+        path=_path(given.path, (*where, "path"), find),
         method=given.method,
         body=body,
         proof=given.proof,
     )
 
 
-def _compile_token(definition: str, name: str, given: TokenSchema) -> EntitlementTemplate:
-    body: dict[str, BodyTemplate] = {"policies": Template((given.policy,), ())}
+def _database(definition: str, name: str, given: DatabaseSchema, find: Find) -> EntitlementTemplate:
+    where = ("scope", name, "database")
+    creation = _statements(given.creation, (*where, "creation"), find)
+    revocation = _statements(given.revocation, (*where, "revocation"), find)
+    return EntitlementTemplate(
+        name=name,
+        kind=EntitlementKind.DATABASE,
+        mount=given.mount,
+        path=plain(f"creds/{task_database_role(definition, name)}"),
+        method="GET",
+        body={
+            "db_name": plain(given.connection),
+            "creation_statements": creation,
+            "revocation_statements": revocation,
+        },
+        proof=given.proof,
+    )
+
+
+def _token(definition: str, name: str, given: TokenSchema) -> EntitlementTemplate:
+    body: dict[str, BodyTemplate] = {"policies": plain(given.policy)}
     if given.ttl is not None:
-        body["ttl"] = Template((duration_text(given.ttl),), ())
+        body["ttl"] = plain(duration_text(given.ttl))
     if given.num_uses is not None:
         body["num_uses"] = given.num_uses
     return EntitlementTemplate(
         name=name,
         kind=EntitlementKind.TOKEN,
         mount="auth/token",
-        path=Template((f"create/{hand_role(definition, name)}",), ()),
+        path=plain(f"create/{hand_role(definition, name)}"),
         method="POST",
         body=body,
         proof=ProofLevel.LEASE,
     )
 
 
-def _compile_body(value: object, where: tuple[str | int, ...], find: Find) -> BodyTemplate:
+def _pki(name: str, given: PkiSchema, find: Find) -> EntitlementTemplate:
+    where = ("scope", name, "pki")
+    body: dict[str, BodyTemplate] = {
+        "common_name": _text(given.common_name, (*where, "common_name"), find),
+        "ttl": plain(duration_text(given.ttl)),
+    }
+    if given.alt_names:
+        body["alt_names"] = _text(",".join(given.alt_names), (*where, "alt_names"), find)
+    return EntitlementTemplate(
+        name=name,
+        kind=EntitlementKind.PKI,
+        mount=given.mount,
+        path=_role_path(given.operation, given.role, (*where, "role"), find),
+        method="POST",
+        body=body,
+        proof=ProofLevel.LEASE,
+        revocable=False,
+        ceiling=given.ttl,
+    )
+
+
+def _ssh(name: str, given: SshSchema, find: Find) -> EntitlementTemplate:
+    where = ("scope", name, "ssh")
+    signs = given.operation == "sign"
+    body: dict[str, BodyTemplate] = {}
+    if given.principals:
+        joined = ",".join(given.principals)
+        body["valid_principals"] = _text(joined, (*where, "principals"), find)
+    if given.ttl is not None:
+        body["ttl"] = plain(duration_text(given.ttl))
+    if given.ip is not None:
+        body["ip"] = _text(given.ip, (*where, "ip"), find)
+    if given.username is not None:
+        body["username"] = _text(given.username, (*where, "username"), find)
+    operation = "sign" if signs else "creds"
+    return EntitlementTemplate(
+        name=name,
+        kind=EntitlementKind.SSH,
+        mount=given.mount,
+        path=_role_path(operation, given.role, (*where, "role"), find),
+        method="POST",
+        body=body,
+        proof=ProofLevel.LEASE,
+        revocable=not signs,
+        ceiling=given.ttl,
+    )
+
+
+def _path(text: str, where: Steps, find: Find) -> Template:
+    try:
+        return parse_path(text)
+    except ValueError as error:
+        find(where, str(error), "write for example creds/orders-{region}")
+        return _NOTHING
+
+
+def _role_path(operation: str, role: str, where: Steps, find: Find) -> Template:
+    if "/" in role:
+        find(where, f"{quoted(role)} is more than one segment", "write the role's name alone")
+    return _path(f"{operation}/{role}", where, find)
+
+
+def _text(text: str, where: Steps, find: Find) -> Template:
+    try:
+        return parse_text(text)
+    except ValueError as error:
+        find(where, str(error), _BRACES)
+        return _NOTHING
+
+
+def _statements(texts: tuple[str, ...], where: Steps, find: Find) -> tuple[Template, ...]:
+    statements = []
+    for index, text in enumerate(texts):
+        try:
+            statements.append(parse_statement(text))
+        except ValueError as error:
+            find((*where, index), str(error), "double braces are Vault's, single ones an enum's")
+    return tuple(statements)
+
+
+def _typed(value: object, where: Steps, find: Find) -> BodyTemplate:
     """Type a body's scalars: plain true, false and digits as such, everything else as text."""
     if isinstance(value, Mapping):
-        return {key: _compile_body(inner, (*where, key), find) for key, inner in value.items()}
+        return {key: _typed(inner, (*where, key), find) for key, inner in value.items()}
     if isinstance(value, tuple):
-        return tuple(_compile_body(inner, (*where, i), find) for i, inner in enumerate(value))
+        return tuple(_typed(inner, (*where, i), find) for i, inner in enumerate(value))
     if not isinstance(value, Scalar):
         raise TypeError("a body is read as mappings, lists and scalars")
     if value.plain and value.text in {"true", "false"}:
@@ -85,8 +196,4 @@ def _compile_body(value: object, where: tuple[str | int, ...], find: Find) -> Bo
         return int(value.text)
     if value.plain and (guess := yaml_guess(value.text)):
         find(where, f"YAML reads this as {guess}", f"write {quoted(value.text)}")
-    try:
-        return parse_text(value.text)
-    except ValueError as error:
-        find(where, str(error), "braces enclose the name of a parameter or a captured segment")
-        return Template(("",), ())
+    return _text(value.text, where, find)

@@ -10,6 +10,7 @@ from typing import Final
 
 PREFIX: Final = "taskmint-task-"
 HAND_PREFIX: Final = "taskmint-hand-"
+DATABASE_PREFIX: Final = "taskmint-db-"
 
 
 def token_role(definition: str) -> str:
@@ -30,3 +31,8 @@ def token_policy(definition: str, values: Iterable[str]) -> str:
 def hand_role(definition: str, entitlement: str) -> str:
     """Return the token role that makes the tokens handed to callers for a `token` entitlement."""
     return f"{HAND_PREFIX}{definition}.{entitlement}"
+
+
+def task_database_role(definition: str, entitlement: str) -> str:
+    """Return how the database roles begin that exist for one task; its id follows."""
+    return f"{DATABASE_PREFIX}{definition}.{entitlement}"

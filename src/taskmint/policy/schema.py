@@ -1,13 +1,16 @@
 """
 The shape of a policy file, as pydantic models: what may be written where, and nothing about
 whether it makes sense together; `compile` finds that out.
+
+What a scope may hold is in scope_schema.py, the words and names in schema_words.py.
 """
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from taskmint.model.scope import BindKind, ProofLevel
+from taskmint.model.caller import IdentityMethod
+from taskmint.model.scope import BindKind, TokenBinding
 from taskmint.yaml_model import (
     Boolean,
     Duration,
@@ -16,60 +19,30 @@ from taskmint.yaml_model import (
     Integer,
     NonEmpty,
     Text,
+    Timestamp,
     YamlModel,
-    fullmatch,
     member,
     refusal,
 )
 
 from .parameter import MAX_INTEGER, MAX_LENGTH
-
-DefinitionName = Annotated[
-    str,
-    AfterValidator(
-        fullmatch(
-            r"[a-z0-9][a-z0-9-]{0,47}",
-            "write at most 48 lower-case letters, digits and dashes, not a dash first",
-        )
-    ),
-]
-EntitlementName = Annotated[
-    str,
-    AfterValidator(
-        fullmatch(
-            r"[a-z0-9][a-z0-9_-]{0,47}",
-            "write at most 48 lower-case letters, digits, dashes and underscores",
-        )
-    ),
-]
-ParameterName = Annotated[
-    str,
-    AfterValidator(
-        fullmatch(
-            r"[a-z][a-z0-9_]{0,31}", "write at most 32 lower-case letters, digits, underscores"
-        )
-    ),
-]
-EnumValue = Annotated[
-    Text,
-    AfterValidator(
-        fullmatch(r"[A-Za-z0-9_-]{1,64}", "write at most 64 letters, digits, dashes, underscores")
-    ),
-]
-MountPath = Annotated[
-    Text,
-    AfterValidator(
-        fullmatch(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", "write the mount without outer slashes")
-    ),
-]
-VaultName = Annotated[
-    Text,
-    AfterValidator(
-        fullmatch(r"[a-z0-9][a-z0-9._-]{0,127}", "write the name as Vault keeps it: lower-case")
-    ),
-]
-Sentence = Annotated[Text, Field(min_length=1, max_length=500)]
-SmallCount = Annotated[Integer, Field(ge=1, le=1_000_000)]
+from .schema_words import (
+    Approver,
+    ClockTime,
+    Conditions,
+    ConditionText,
+    Day,
+    DefinitionName,
+    EntitlementName,
+    EnumValue,
+    Label,
+    ParameterName,
+    Sentence,
+    SmallCount,
+    Tag,
+    Zone,
+)
+from .scope_schema import EntitlementSchema
 
 
 class ParameterSchema(YamlModel):
@@ -93,6 +66,51 @@ class ParameterSchema(YamlModel):
         if self.type == "integer" and (self.min is None or self.max is None or self.max < self.min):
             raise refusal("an integer has bounds", "write min and max, min first")
         return self
+
+
+class IdentitySchema(YamlModel):
+    """How the caller must have proven itself; all ways and a token bound by uid when left out."""
+
+    methods: (
+        Annotated[tuple[Annotated[IdentityMethod, member(IdentityMethod)], ...], NonEmpty] | None
+    ) = None
+    token: Annotated[TokenBinding, member(TokenBinding)] = TokenBinding.UID
+
+
+class WindowSchema(YamlModel):
+    """`{days, from, to, zone}`, recurring, or `{starts, ends, tag}`, a release."""
+
+    days: Annotated[tuple[Day, ...], NonEmpty] | None = None
+    from_: Annotated[ClockTime | None, Field(alias="from")] = None
+    to: ClockTime | None = None
+    zone: Zone | None = None
+    starts: Timestamp | None = None
+    ends: Timestamp | None = None
+    tag: Tag | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "WindowSchema":
+        """A window recurs or is a release, whole either way."""
+        recurring = self.model_fields_set & {"days", "from_", "to", "zone"}
+        release = self.model_fields_set & {"starts", "ends", "tag"}
+        if bool(recurring) == bool(release):
+            raise refusal("recurs or is a release", "write from and to, or starts and ends")
+        if recurring and (self.from_ is None or self.to is None):
+            raise refusal(
+                "a recurring window has from and to", 'write {from: "22:00", to: "06:00"}'
+            )
+        if release and (self.starts is None or self.ends is None):
+            raise refusal("a release has starts and ends", "write both, in RFC 3339")
+        return self
+
+
+class ApprovalSchema(YamlModel):
+    """Whose yes is needed before anything is minted."""
+
+    from_: Annotated[tuple[Approver, ...], NonEmpty, Field(alias="from")]
+    quorum: Annotated[Integer, Field(ge=1, le=10)] = 1
+    within: Duration
+    automatic: ConditionText | None = None
 
 
 class DeadlineSchema(YamlModel):
@@ -120,47 +138,19 @@ class LimitsSchema(YamlModel):
     starts_per_minute: SmallCount | None = None
 
 
-class SecretSchema(YamlModel):
-    """Any secrets engine: one GET or POST below a mount."""
-
-    mount: MountPath
-    path: Text
-    method: Annotated[Literal["GET", "POST"], FromText] = "GET"
-    body: dict[str, object] = Field(default_factory=dict)
-    proof: Annotated[ProofLevel, member(ProofLevel)] = ProofLevel.LEASE
-
-
-class TokenSchema(YamlModel):
-    """A second Vault token for the caller, with one policy of its own."""
-
-    policy: VaultName
-    ttl: Duration | None = None
-    num_uses: SmallCount | None = None
-
-
-class EntitlementSchema(YamlModel):
-    """One thing in a scope; exactly one kind."""
-
-    secret: SecretSchema | None = None
-    token: TokenSchema | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> "EntitlementSchema":
-        """More than one kind, or none, is no entitlement."""
-        if len(self.model_fields_set) != 1:
-            kinds = ", ".join(type(self).model_fields)
-            raise refusal("has exactly one kind", f"write one of: {kinds}")
-        return self
-
-
 class DefinitionSchema(YamlModel):
     """An entry under `tasks:`."""
 
     description: Sentence | None = None
     owner: Sentence
     class_: Annotated[Text, Field(alias="class")]
+    shadow: Boolean = False
     who: Annotated[tuple[Text, ...], NonEmpty]
+    identity: IdentitySchema = IdentitySchema()
     parameters: dict[ParameterName, ParameterSchema] = Field(default_factory=dict)
+    windows: tuple[WindowSchema, ...] = ()
+    when: Conditions = ()
+    approval: ApprovalSchema | None = None
     deadline: DeadlineSchema = DeadlineSchema()
     dead_man: Duration | None = None
     ends: EndsSchema
@@ -172,4 +162,6 @@ class PolicyFileSchema(YamlModel):
     """A whole file; each definition is read by itself, so that one mistake hides no other."""
 
     version: Annotated[Literal[1], FromInteger]
+    owners: tuple[Sentence, ...] = ()
+    host_labels: tuple[Label, ...] = ()
     tasks: Annotated[dict[DefinitionName, object], NonEmpty]

@@ -20,6 +20,10 @@ _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_./-]*", re.ASCII)
 _BODY = re.compile(r"[^{}]*")
+# Vault's own placeholders in statements, and ours.
+_STATEMENT_PLACEHOLDER = re.compile(
+    r"(\{\{(?:name|username|password|expiration)\}\})|\{([a-z][a-z0-9_]{0,31})\}", re.ASCII
+)
 
 ANY_SEGMENT: Final = "+"  # Vault's wildcard for one path segment
 ANY_TEXT: Final = "*"  # Vault's wildcard at the end of a parameter's value
@@ -103,9 +107,46 @@ BodyTemplate: TypeAlias = (
 )
 
 
+def plain(text: str) -> Template:
+    """Make a template of text that holds no placeholder, whatever stands in it."""
+    return Template((text,), ())
+
+
 def parse_text(text: str) -> Template:
-    """Read a text that goes into a JSON body. Raises ValueError for a stray brace."""
+    """
+    Read a text that goes into a JSON body. Raises ValueError for a stray brace.
+
+    A `*` at either end is refused: there the server's ACL would read it as a wildcard.
+    """
+    if text.startswith(ANY_TEXT) or text.endswith(ANY_TEXT):
+        raise ValueError(f"{quoted(text)} begins or ends with *, which is a wildcard in an ACL")
     return _split(text, _BODY, "")
+
+
+def parse_statement(text: str) -> Template:
+    """
+    Read a database statement: `{{name}}` and its kind are Vault's and stay, `{name}` is ours.
+
+    Raises ValueError for any other brace. What is put in must be an enum: the compiler sees to it.
+    """
+    literals, names = [""], []
+    end = 0
+    for match in _STATEMENT_PLACEHOLDER.finditer(text):
+        literals[-1] += _no_brace(text, text[end : match.start()])
+        end = match.end()
+        if match[1]:
+            literals[-1] += match[1]
+        else:
+            names.append(match[2])
+            literals.append("")
+    literals[-1] += _no_brace(text, text[end:])
+    return Template(tuple(literals), tuple(names))
+
+
+def _no_brace(text: str, literal: str) -> str:
+    if "{" in literal or "}" in literal:
+        raise ValueError(f"{quoted(text)} has a brace that is neither Vault's nor a placeholder's")
+    return literal
 
 
 def render_body(body: BodyTemplate, values: Values) -> Json:
