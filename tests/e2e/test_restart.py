@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import aiohttp
 import pytest
 
 from taskmint.devstack.daemon_process import Daemon
