@@ -21,7 +21,6 @@ from .psql import query
 from .stack import Stack
 
 _POLL_SECONDS: Final = 0.02
-_LOG_SECONDS: Final = 5.0
 _CREDS: Final = "database/creds"
 # What the daemon asks by the clock to keep its own token and to check its own rights.
 _UPKEEP: Final = re.compile(
@@ -151,20 +150,13 @@ class Witness:
             answer = await query(self._dsn(credential), "SELECT 1")
             at = time.monotonic()
             if answer.status:
-                return await self._refusal(log, mark, credential.user, at)
+                # The server writes its log first and answers then.
+                written = await asyncio.to_thread(_read_from, log, mark)
+                if refusal := _refusal(written, credential.user, at):
+                    return refusal  # else it let us in, and ended the session at once
             if at >= give_up:
                 return None
             await asyncio.sleep(_POLL_SECONDS)
-
-    async def _refusal(self, log: Path, mark: int, user: str, at: float) -> Refusal | None:
-        """Find what the server's log says about an attempt of this user."""
-        async with asyncio.timeout(_LOG_SECONDS):
-            while True:
-                for line in (await asyncio.to_thread(_read_from, log, mark)).splitlines():
-                    head, found, sentence = line.partition(" FATAL:  ")
-                    if found and f'"{user}"' in sentence:
-                        return Refusal(head.rpartition(" ")[2], sentence, at)
-                await asyncio.sleep(_POLL_SECONDS)
 
     def _dsn(self, credential: Credential) -> Secret[str]:
         return self._stack.postgres.dsn(credential.user, credential.password)
@@ -184,6 +176,15 @@ def _asked(entries: Iterable[Mapping[str, Any]]) -> Iterable[Asked]:
         ours = "root" in policies or _UPKEEP.fullmatch(request["path"])
         if entry["type"] == "response" and not ours:
             yield Asked(request["operation"], request["path"], tuple(policies))
+
+
+def _refusal(written: str, user: str, at: float) -> Refusal | None:
+    """Find what the server's log says about a login of this user."""
+    for line in written.splitlines():
+        head, found, sentence = line.partition(" FATAL:  ")
+        if found and f'"{user}"' in sentence:
+            return Refusal(head.rpartition(" ")[2], sentence, at)
+    return None
 
 
 def _read_from(path: Path, offset: int) -> str:

@@ -160,7 +160,7 @@ class Story:
         return step
 
     async def _settled(self) -> Standing:
-        """Look until no lease is left: OpenBao strikes it off a moment after the account is gone."""
+        """Look until no lease is left: OpenBao strikes it off a moment after the account."""
         give_up = time.monotonic() + _ENDED_SECONDS
         while True:
             found = await self._witness.standing()
