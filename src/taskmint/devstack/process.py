@@ -131,11 +131,17 @@ async def _answering(
         return process, await _first_number(process.stdout)
     except BaseException as error:
         process.stdin.close()
-        process.kill()
-        await process.wait()
+        await put_an_end_to(process)
         if isinstance(error, ValueError | TimeoutError):
             raise StackError(f"{name} could not be started; see {log}") from error
         raise
+
+
+async def put_an_end_to(process: asyncio.subprocess.Process) -> None:
+    """Kill a child and collect it; nothing happens to one that has ended."""
+    with contextlib.suppress(ProcessLookupError):  # it may have ended without our noticing yet
+        process.kill()
+    await process.wait()
 
 
 async def _first_number(answers: asyncio.StreamReader) -> int:

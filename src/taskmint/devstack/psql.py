@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 
 from taskmint.model.secret import Secret
 
-from .process import StackError
+from .process import StackError, put_an_end_to
 
 
 def postgres_binaries() -> Path:
@@ -58,7 +58,5 @@ async def query(dsn: Secret[str], statements: str) -> Answer:
     try:
         out, errors = await client.communicate(statements.encode())
     finally:
-        if client.returncode is None:
-            client.kill()
-            await client.wait()
+        await put_an_end_to(client)
     return Answer(client.returncode or 0, tuple(out.decode().splitlines()), errors.decode().strip())

@@ -10,7 +10,7 @@ from typing import Final
 from taskmint.model.secret import Secret
 
 from .daemon_process import daemon_environment
-from .process import StackError
+from .process import StackError, put_an_end_to
 
 _SECONDS: Final = 60.0
 _REVOCATION: Final = "revocation_statements of a role"
@@ -47,9 +47,7 @@ async def _taskmint(*arguments: str, environment: dict[str, str]) -> str:
         async with asyncio.timeout(_SECONDS):
             out, errors = await process.communicate()
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        await put_an_end_to(process)
     if process.returncode:
         said = (errors + out).decode(errors="replace").strip()
         raise StackError(f"taskmint {' '.join(arguments)}: exit {process.returncode}: {said}")
