@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import jwt
 import structlog
@@ -129,13 +130,13 @@ class Ground:
         """Open a session with the root token."""
         return BaoHttp(self.bao.address, self.bao.root_token)
 
-    def settings(self, **changed: object) -> VaultSettings:
+    def settings(self, **changed: Any) -> VaultSettings:
         """How the daemon reaches it."""
         return VaultSettings(
             self.bao.address,
             login=JwtLogin(mount="jwt", role="taskmint"),
             timeout=timedelta(seconds=10),
-            **changed,  # type: ignore[arg-type]  # tests change one field at a time
+            **changed,
         )
 
     async def apply(self) -> None:

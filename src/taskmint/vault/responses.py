@@ -20,7 +20,6 @@ from taskmint.model.scope import Json
 _LONGEST_DETAIL: Final = 300
 _LONGEST_WAIT: Final = timedelta(seconds=60)
 _WRAPPED: Final = re.compile(r"1 error occurred:\n\t\* (.*?)\n\n", re.DOTALL)
-_UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e\u00a0-\u2027\u202a-\ud7ff]+")
 
 # A look-up of what does not exist answers 400 with exactly these words.
 NO_SUCH_LEASE: Final = "invalid lease"
@@ -104,9 +103,10 @@ class Reply:
     def errors(self) -> tuple[str, ...] | None:
         """Vault's `errors`, each without the wrapping of a single error; None when not Vault's."""
         given = None if self.body is None else self.body.get("errors")
-        if not isinstance(given, list):
+        texts = _texts(given)
+        if not isinstance(given, list) or len(texts) != len(given):
             return None
-        return tuple(map(_unwrap, (item for item in given if isinstance(item, str))))
+        return tuple(map(_unwrap, texts))
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -189,7 +189,8 @@ def failure(
 
 def printable(text: str) -> str:
     """Cut somebody else's text so that it can stand in a log line."""
-    return _UNPRINTABLE.sub(" ", text).strip()[:_LONGEST_DETAIL]
+    visible = "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_DETAIL])
+    return visible.strip()
 
 
 def _unknown_role(reply: Reply) -> bool:

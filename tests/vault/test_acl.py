@@ -1,0 +1,157 @@
+"""ACL rules and their one text: written, read back, compared; and what the server makes of it."""
+
+import json
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmint.model.scope import Json
+from taskmint.policy.acl import Rule, as_server_sees, covers, merge, parse, render
+from taskmint.policy.predicate import matches
+from vault.ground import Ground
+
+WORDS = st.text(alphabet="abcxyz0189-_.", min_size=1, max_size=12)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+VALUES: st.SearchStrategy[Json] = st.one_of(
+    TEXTS,
+    st.booleans(),
+    st.integers(-(10**6), 10**6),
+    st.lists(TEXTS, max_size=3),
+    st.dictionaries(TEXTS, TEXTS, max_size=3),
+)
+CAPABILITIES = st.lists(
+    st.sampled_from(["create", "read", "update", "delete", "list"]), unique=True
+).map(lambda words: tuple(sorted(words)))
+PARAMETERS = st.dictionaries(WORDS, st.lists(VALUES, max_size=3).map(tuple), max_size=4)
+RULES = st.builds(
+    Rule,
+    path=st.lists(WORDS, min_size=1, max_size=4).map("/".join),
+    capabilities=CAPABILITIES,
+    parameters=PARAMETERS,
+    required=st.lists(WORDS, unique=True, max_size=2).map(lambda words: tuple(sorted(words))),
+)
+
+
+@given(st.lists(RULES, max_size=5))
+def test_what_is_written_is_read_back(rules: list[Rule]) -> None:
+    """Writing what was read gives the same text, so equal rights have equal digests."""
+    text = render(merge(rules))
+    blocks = parse(text)
+    read = [block.rule for block in blocks if block.rule is not None]
+    assert len(read) == len(blocks)
+    assert render(read) == text
+    assert render(merge(reversed(rules))) == text
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_without_a_crash(text: str) -> None:
+    """Whatever stands in a live policy: blocks, each with a rule or without."""
+    assert all(block.line > 0 for block in parse(text))
+
+
+@given(RULES, TEXTS)
+def test_a_block_that_was_touched_is_not_ours(rule: Rule, addition: str) -> None:
+    """A line more inside a block: read as no rule at all, or as the very rule it says."""
+    lines = render((as_server_sees(rule),)).split("\n")
+    touched = "\n".join([*lines[:2], addition, *lines[2:]])
+    for block in parse(touched):
+        assert block.rule is None or render((block.rule,)).strip() in touched
+
+
+def test_lines_are_counted_from_one() -> None:
+    """A finding names the line on which the block begins."""
+    rules = merge([Rule("a", ("read",), {}), Rule("b", ("read",), {})])
+    text = render(rules) + 'path "secret/*" {\n capabilities=["read"]\n}\n'
+    assert [(block.line, block.rule is None) for block in parse(text)] == [
+        (1, False),
+        (6, False),
+        (10, True),
+    ]
+    assert parse("  leading\n" + text)[0].rule is None
+
+
+@given(RULES)
+def test_a_rule_covers_itself_and_nothing_more(rule: Rule) -> None:
+    """Reflexive; a capability, a field or a value more is not covered, a required field less."""
+    assert covers(rule, rule)
+    assert not covers(rule, Rule(rule.path + "x", rule.capabilities, rule.parameters))
+    more = Rule(rule.path, rule.capabilities, {**rule.parameters, "NEW": ()}, rule.required)
+    assert covers(more, rule)
+    assert not covers(rule, more)
+    asks = Rule(rule.path, rule.capabilities, rule.parameters, (*rule.required, "NEW"))
+    assert covers(rule, asks)
+    assert not covers(asks, rule)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covered"),
+    [
+        ((), ("a",), True),
+        (("a",), (), False),
+        (("a", "b"), ("b",), True),
+        (("a",), ("a", "b"), False),
+        ((True,), (1,), False),
+    ],
+)
+def test_no_values_means_any(
+    wide: tuple[Json, ...], narrow: tuple[Json, ...], *, covered: bool
+) -> None:
+    """An empty list of values is the widest."""
+    rules = [Rule("p", ("update",), {"f": values}) for values in (wide, narrow)]
+    assert covers(*rules) is covered
+
+
+@given(st.lists(RULES, min_size=1, max_size=4), st.data())
+def test_merging_takes_nothing_away(rules: list[Rule], data: st.DataObject) -> None:
+    """Each rule, as the server sees it, is covered by the merged one of its path."""
+    merged = {rule.path: rule for rule in merge(rules)}
+    rule = data.draw(st.sampled_from(rules))
+    assert covers(merged[rule.path], as_server_sees(rule))
+
+
+SERVER_CASES: list[tuple[Json, Json]] = [
+    ("plain", "other"),
+    ("ends*", "other"),
+    ('q"uo\\te\nnew\tline', "other"),
+    ("${foo} and ${", "other"),
+    ("{{identity.entity.name}}", "other"),
+    ("GRANT SELECT ON ALL TABLES;\n-- é 漢 \u2028", "GRANT ALL"),
+    ("# no comment", "#"),
+    (True, False),
+    (["a", "b"], ["a"]),
+    ({"a": "b", "c": "d"}, {"a": "b"}),
+    ({}, {"a": "b"}),
+]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("allowed", "refused"), SERVER_CASES, ids=repr)
+async def test_the_server_reads_the_text_as_we_mean_it(
+    ground: Ground, allowed: Json, refused: Json
+) -> None:
+    """Each kind of value, written by us, allows itself on the real server and nothing else."""
+    rule = Rule("transit-warehouse/encrypt/none", ("create", "update"), {"x": (allowed,)})
+    async with ground.admin() as admin:
+        text = render(merge([rule]))
+        await admin.call("PUT", "sys/policies/acl/written", {"policy": text})
+        held = (await admin.call("GET", "sys/policies/acl/written")).data["policy"]
+        assert held == text
+        asked = {"policies": ["written"], "no_default_policy": True}
+        token = (await admin.call("POST", "auth/token/create", asked)).body["auth"]
+        headers = {"X-Vault-Token": token["client_token"]}
+        for value, denied in ((allowed, False), (refused, True)):
+            assert matches(allowed, value) is not denied
+            status = await _post(ground.bao.address, rule.path, {"x": value}, headers)
+            assert (status == 403) is denied, json.dumps(value)
+        await admin.call("POST", "auth/token/revoke-accessor", {"accessor": token["accessor"]})
+        await admin.call("DELETE", "sys/policies/acl/written")
+
+
+async def _post(address: str, path: str, body: dict[str, Json], headers: dict[str, str]) -> int:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{address}/v1/{path}", json=body, headers=headers) as answer,
+    ):
+        return answer.status
