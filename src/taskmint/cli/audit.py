@@ -12,13 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import click
 
 from taskmint.errors import Unavailable
 from taskmint.ledger.chain import Head
-from taskmint.ledger.export import header_json, row_json
+from taskmint.ledger.export import exported_heads, header_json, row_json
 from taskmint.ledger.reader import LedgerReader
 from taskmint.ledger.rows import StoredRow
 from taskmint.ledger.task_record import task_record
@@ -53,6 +53,16 @@ def _heads(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def _logged_heads(log: TextIO, genesis: str) -> tuple[Head, ...]:
+    try:
+        heads = tuple(exported_heads(log, genesis))
+    except ValueError as error:
+        raise click.UsageError(f"{log.name}: {error}") from None
+    if not heads:
+        raise click.UsageError(f"{log.name} holds no head of this ledger")
+    return heads
+
+
 @contextmanager
 def _reading(path: Path) -> Iterator[LedgerReader]:
     try:
@@ -79,17 +89,29 @@ def audit() -> None:
     callback=_heads,
     help="A head exported earlier; without one, missing newest rows cannot be seen.",
 )
+@click.option(
+    "--heads",
+    "log",
+    type=click.File(errors="replace"),
+    help="The daemon's log, `-` for standard input: every head in it is checked.",
+)
 @_output
-def verify(path: Path, heads: tuple[Head, ...], output: str) -> None:
-    """Check every row, every link and every clear value; exit 1 when anything is wrong."""
+def verify(path: Path, heads: tuple[Head, ...], log: TextIO | None, output: str) -> None:
+    """
+    Check every row, every link and every clear value; exit 1 when anything is wrong.
+
+    For instance: journalctl -u taskmint -o cat | taskmint audit verify --heads -
+    """
     with _reading(path) as reader:
-        findings = list(reader.findings(heads))
-        rows, head = reader.count(), reader.head()
+        logged = _logged_heads(log, reader.header.genesis) if log else ()
+        findings = list(reader.findings((*heads, *logged)))
+        rows, head, begins = reader.count(), reader.head(), reader.begins()
         header = header_json(reader.header)
     if output == "json":
         _print_json(
             {
                 **header,
+                "begins": begins,
                 "rows": rows,
                 "head": str(head) if head else None,
                 "findings": [dataclasses.asdict(finding) for finding in findings],
@@ -100,6 +122,8 @@ def verify(path: Path, heads: tuple[Head, ...], output: str) -> None:
             click.echo(f"row {finding.position}: {finding.kind}: {_shown(finding.detail)}")
         verdict = f"{len(findings)} findings" if findings else "intact"
         click.echo(f"{verdict}: {rows} rows of node {header['node']}, head {head or 'none'}")
+        if begins > 1:
+            click.echo(f"the first row is {begins}")
     sys.exit(EXIT_FINDING if findings else 0)
 
 

@@ -40,15 +40,22 @@ class BlockingClient:
             held = self._held = _fetch()
         return held.token
 
-    def start(self, body: Mapping[str, object]) -> "BlockingTask":
-        """Start a task; a connection that breaks is made anew, under the same Idempotency-Key."""
+    def start(
+        self, body: Mapping[str, object], meanwhile: Callable[[], None] | None = None
+    ) -> "BlockingTask":
+        """
+        Start a task; a connection that breaks is made anew, under the same Idempotency-Key.
+
+        `meanwhile` is called while the daemon mints, which takes it some 20 ms.
+        """
         key = os.urandom(16).hex()
         patience = Patience(time.monotonic(), at_first=False)
         while True:
             try:
-                view = started(
-                    self._call(lambda token: calls.start(token, body, key), calls.START_SECONDS)
+                answer = self._call(
+                    lambda token: calls.start(token, body, key), calls.START_SECONDS, meanwhile
                 )
+                view = started(answer)
             except ClientError as error:
                 _pause_or_raise(patience, error)
             else:
@@ -72,10 +79,15 @@ class BlockingClient:
                     return FORGOTTEN
                 _pause_or_raise(patience, error)
 
-    def _call(self, request: Callable[[str], bytes], seconds: float) -> dict[str, Any]:
+    def _call(
+        self,
+        request: Callable[[str], bytes],
+        seconds: float,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> dict[str, Any]:
         token = self.token()
         try:
-            return exchange(self._socket, request(token), seconds)
+            return exchange(self._socket, request(token), seconds, meanwhile)
         except Refused as error:
             newer = self.token(fresh=True) if calls.wants_another_token(error) else token
             if newer == token:
@@ -167,8 +179,14 @@ class _Line:
         return left
 
 
-def exchange(path: str, request: bytes, seconds: float) -> dict[str, Any]:
-    """Send a request to the daemon and read its answer: a connection each, with a deadline."""
+def exchange(
+    path: str, request: bytes, seconds: float, meanwhile: Callable[[], None] | None = None
+) -> dict[str, Any]:
+    """
+    Send a request to the daemon and read its answer: a connection each, with a deadline.
+
+    `meanwhile` is called between the two.
+    """
     answer = Answer()
     sent = False
     try:
@@ -177,6 +195,8 @@ def exchange(path: str, request: bytes, seconds: float) -> dict[str, Any]:
             line.connect(path)
             sent = True
             line.send(request)
+            if meanwhile is not None:
+                meanwhile()
             while not answer.complete:
                 answer.feed(line.receive())
     except (OSError, EOFError) as error:  # TimeoutError is an OSError
