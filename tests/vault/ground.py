@@ -108,11 +108,11 @@ class Signer:
         """Sign with another key from now on."""
         self.key = ec.generate_private_key(ec.SECP256R1())
 
-    async def fetch(self) -> Secret[str]:
+    async def fetch(self, **other: object) -> Secret[str]:
         """Fetch an SVID, as the daemon does from the Workload API."""
         self.fetched += 1
         now = int(time.time())
-        claims = {"sub": DAEMON, "aud": "vault", "iat": now, "exp": now + 300}
+        claims = {"sub": DAEMON, "aud": "vault", "iat": now, "exp": now + 300, **other}
         return Secret(jwt.encode(claims, self.key, algorithm="ES256"))
 
 

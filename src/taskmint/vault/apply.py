@@ -14,7 +14,8 @@ from taskmint.policy.predicate import is_safe_path
 
 from .changes import Change
 from .http import Door, Transport
-from .responses import Meaning, Reply, failure
+from .live import admin_failure
+from .responses import Meaning, Reply
 from .settings import VaultSettings
 
 
@@ -26,14 +27,14 @@ async def admin_door(settings: VaultSettings, token: Secret[str]) -> AsyncIterat
 
 
 async def write(door: Door, changes: Iterable[Change]) -> AsyncIterator[Change]:
-    """Make the changes in order; yields each when it is done. Raises Unavailable, BackendFailed."""
+    """Make the changes in order; yields each when it is done. Raises TaskmintError."""
     for change in changes:
         body = change.body
         if change.alias_of is not None:
             body = {**(body or {}), "canonical_id": await _entity_id(door, change.alias_of)}
         reply: Reply = await door.request(change.method, f"/v1/{change.path}", json=body)
         if reply.meaning is not Meaning.DONE:
-            raise failure(reply, f"writing {change.path}")
+            raise admin_failure(reply, f"writing {change.path}")
         yield change
 
 

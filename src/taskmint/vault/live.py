@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from taskmint.errors import Code, Denied, TaskmintError
 from taskmint.model.scope import Json
 from taskmint.policy.plan_objects import Plan
 
@@ -65,13 +66,24 @@ async def read_live(door: Door, plan: Plan) -> Live:
     )
 
 
+def admin_failure(reply: Reply, doing: str) -> TaskmintError:
+    """Translate an answer to an admin's request; a 403 is about the admin's own token."""
+    if reply.meaning is Meaning.DENIED:
+        return Denied(
+            Code.NOT_PERMITTED,
+            f"the given token may not be used for {doing}",
+            fix="use a token of an administrator of this namespace",
+        )
+    return failure(reply, doing)
+
+
 async def _read(door: Door, path: str) -> Fields | None:
     reply: Reply = await door.get(f"/v1/{path}")
     if reply.meaning is Meaning.DONE:
         return reply.part("data")
     if reply.meaning is Meaning.ABSENT:
         return None
-    raise failure(reply, f"reading {path}")
+    raise admin_failure(reply, f"reading {path}")
 
 
 async def _read_many(door: Door, paths: Iterable[str]) -> dict[str, Fields | None]:
@@ -103,7 +115,7 @@ async def _names(door: Door, path: str) -> frozenset[str]:
     if reply.meaning is Meaning.ABSENT:
         return frozenset()
     if reply.meaning is not Meaning.DONE:
-        raise failure(reply, f"listing {path}")
+        raise admin_failure(reply, f"listing {path}")
     keys = reply.part("data").get("keys")
     return frozenset(map(str, keys)) if isinstance(keys, list) else frozenset()
 
