@@ -2,49 +2,18 @@
 
 import asyncio
 import contextlib
-import datetime as dt
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 import grpc.aio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from spiffe._proto import workload_pb2
 
+from identity.pki import der, root
 from identity.signer import Authority, claims, jwks
 
 OWN_ID = "spiffe://example.org/taskmint"
-
-
-def self_signed(spiffe_id: str) -> tuple[bytes, bytes]:
-    """Return certificate and key (DER) of an SVID that is its own root."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([])
-    start = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(start)
-        .not_valid_after(start + dt.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(spiffe_id)]), critical=True
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return (
-        certificate.public_bytes(serialization.Encoding.DER),
-        key.private_bytes(
-            serialization.Encoding.DER,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        ),
-    )
 
 
 class Agent:
@@ -61,7 +30,9 @@ class Agent:
         self.authority = Authority.ecdsa()
         self.bundles: dict[str, bytes] = {"spiffe://example.org": jwks([self.authority])}
         self.federated: dict[str, bytes] = {}
-        self.certificate, self.key = self_signed(OWN_ID)
+        self.root = root("example.org")
+        self.roots = (self.root,)
+        self.own = self.root.workload(OWN_ID)
         self.own_id = OWN_ID
         self.token: str | None = None
         self.refusal: grpc.StatusCode | None = None
@@ -129,9 +100,9 @@ class Agent:
         def compose() -> workload_pb2.X509SVIDResponse:
             svid = workload_pb2.X509SVID(
                 spiffe_id=self.own_id,
-                x509_svid=self.certificate,
-                x509_svid_key=self.key,
-                bundle=self.certificate,
+                x509_svid=b"".join(self.own.chain[:-1]),
+                x509_svid_key=self.own.pkcs8,
+                bundle=b"".join(der(root.certificate) for root in self.roots),
             )
             return workload_pb2.X509SVIDResponse(svids=[svid], federated_bundles=self.federated)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import grpc
 import pytest
 
 from identity.agent import Agent
+from identity.pki import root
 from identity.signer import AUDIENCE, NOW, SUBJECT, Authority, claims, jwks
 from identity.workload import Workload, workload
 from taskmint.errors import Code, TaskmintError, Unavailable, Unproven
+from taskmint.identity.believer import Believed
 from taskmint.identity.jwt_bundle import parse_jwt_bundle
 from taskmint.identity.jwt_svid import JwtRules, JwtSvid, evidence_of
 from taskmint.identity.peers import PeerReader
@@ -296,14 +299,47 @@ async def test_a_peer_that_exited_is_unattested(
         assert await refused(prover, token, peer) is Code.PEER_UNATTESTED
 
 
-async def test_a_certificate_on_this_door_is_refused(
-    agent: Agent, clock: ClockAtNow, peer: Peer
+async def test_a_token_and_a_certificate_together_are_refused(
+    agent: Agent, clock: SteppedClock, peer: Peer
 ) -> None:
-    """What cannot be verified is refused, also beside a good token."""
+    """Who presents two identities is asked for one."""
     token = Secret(agent.authority.token())
     async with proving(agent, clock) as prover:
-        presented = Presented(bearer=token, chain=(agent.certificate,))
+        presented = Presented(bearer=token, chain=agent.root.workload(SUBJECT).chain)
         assert await refused(prover, presented, peer) is Code.CREDENTIAL_INVALID
+
+
+async def test_a_certificate_proves_who_and_until_when(agent: Agent, peer: Peer) -> None:
+    """The chain of a connection; the evidence is the leaf's digest."""
+    leaf = agent.root.workload(SUBJECT)
+    async with proving(agent, SteppedClock()) as prover:
+        caller = await prover.identify(Presented(chain=leaf.chain), peer)
+
+    assert str(caller.spiffe_id) == SUBJECT
+    assert caller.method is IdentityMethod.X509_SVID
+    assert caller.proven_until == leaf.certificate.not_valid_after_utc
+    assert caller.evidence == sha256(leaf.chain[0]).hexdigest()
+
+
+async def test_a_certificate_is_verified_with_each_request(agent: Agent, peer: Peer) -> None:
+    """It expires and its authority is withdrawn on connections that stay open."""
+    leaf = Presented(chain=agent.root.workload(SUBJECT, ends=timedelta(minutes=5)).chain)
+    longer = Presented(chain=agent.root.workload(SUBJECT).chain)
+    clock = SteppedClock()
+    async with proving(agent, clock) as prover:
+        await prover.identify(leaf, peer)
+        await prover.identify(longer, peer)
+        clock.pass_time(timedelta(minutes=6))
+        assert await refused(prover, leaf, peer) is Code.CREDENTIAL_EXPIRED
+        before = prover.api.trust.x509
+        agent.roots = (root("example.org"),)
+        await agent.push()
+        await prover.heard(lambda api: api.trust.x509 != before)
+        assert await refused(prover, longer, peer) is Code.CREDENTIAL_INVALID
+        agent.refusal = grpc.StatusCode.PERMISSION_DENIED
+        await agent.push()
+        await prover.heard(lambda api: not api.trust.x509)
+        assert await refused(prover, longer, peer) is Code.IDENTITY_UNAVAILABLE
 
 
 async def test_tokens_can_be_bound_to_processes(
@@ -350,10 +386,10 @@ def test_verdicts_are_bounded() -> None:
     authority = Authority.ecdsa()
     verdicts = Verdicts(JwtRules(AUDIENCE), most=10)
     with pytest.raises(Unproven):
-        verdicts.verify(authority.token(), NOW)
-    verdicts.use({"example.org": parse_jwt_bundle(jwks([authority]))})
+        verdicts.verify_token(authority.token(), NOW)
+    verdicts.use(Believed(jwt={"example.org": parse_jwt_bundle(jwks([authority]))}))
     for number in range(50):
-        verdicts.verify(authority.token(claims(jti=str(number), exp=NOW + number + 1)), NOW)
+        verdicts.verify_token(authority.token(claims(jti=str(number), exp=NOW + number + 1)), NOW)
         assert 0 < len(verdicts) <= 10
-    verdicts.use({})
+    verdicts.use(Believed())
     assert len(verdicts) == 0

@@ -13,6 +13,7 @@ import grpc
 import pytest
 
 from identity.agent import OWN_ID, Agent
+from identity.pki import der
 from identity.signer import NOW, Authority, jwks
 from taskmint.errors import Code, TaskmintError, Unavailable
 from taskmint.identity.workload_api import WorkloadApi
@@ -61,7 +62,7 @@ async def test_the_first_bundles_make_it_ready(agent: Agent) -> None:
         assert len(api.trust.x509["example.org"]) == 1
         assert all(one["workload.spiffe.io"] == "true" for one in agent.metadata)
         assert "PRIVATE" not in repr(api.trust)
-        assert agent.key.hex() not in repr(api.trust)
+        assert agent.own.pkcs8.hex() not in repr(api.trust)
 
 
 async def test_it_starts_without_an_agent(agent: Agent) -> None:
@@ -97,7 +98,7 @@ async def test_an_agent_that_comes_back_on_a_new_socket_is_found(agent: Agent) -
 async def until_age(api: WorkloadApi, reached: Callable[[float], bool]) -> None:
     """Wait for the age, which changes with time and tells nobody."""
     async with asyncio.timeout(RECOVERY):
-        while not reached(api.age()):  # noqa: ASYNC110 - time has no event
+        while not reached(api.age()):
             await asyncio.sleep(0.02)
 
 
@@ -253,7 +254,7 @@ async def test_a_malformed_federated_x509_bundle_costs_only_itself(agent: Agent)
     async with agent.serving(), following(agent) as api:
         await until(api, lambda api: api.trust.own is not None)
         assert set(api.trust.x509) == {"example.org"}
-        agent.federated["spiffe://partner.test"] = agent.certificate
+        agent.federated["spiffe://partner.test"] = der(agent.root.certificate)
         await agent.push()
         await until(api, lambda api: set(api.trust.x509) == {"example.org", "partner.test"})
 
@@ -262,7 +263,7 @@ async def test_an_unreadable_own_svid_is_no_svid(agent: Agent) -> None:
     """Then we do not know who we are; the bundles of others are kept."""
     async with agent.serving(), following(agent) as api:
         await until(api, lambda api: api.trust.own is not None)
-        agent.federated["spiffe://partner.test"] = agent.certificate
+        agent.federated["spiffe://partner.test"] = der(agent.root.certificate)
         agent.own_id = "spiffe://"
         await agent.push()
         await until(api, lambda api: api.trust.own is None)

@@ -17,13 +17,29 @@ a second; nothing here starts timers.
 import asyncio
 import enum
 import os
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, Protocol, cast
 
 from aiohttp import StreamReader, web
 
+from taskmint.errors import TaskmintError
 from taskmint.model.peer import Peer
+
+
+class TlsTerms(Protocol):
+    """What a connection that opens with TLS is offered; identity/tls.py knows."""
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the terms that hold now; None while there are none."""
+
+    def admit(self, session: ssl.SSLObject) -> tuple[bytes, ...]:
+        """Return the caller's verified chain, DER, leaf first. Raises TaskmintError."""
+
+
+# What a request's connection was opened with, for ports.Presented; empty without TLS.
+CHAIN: Final = web.RequestKey("chain", tuple[bytes, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +73,13 @@ class Connection(asyncio.Protocol):
         timeouts: Timeouts,
         now: Callable[[], float],
         released: Callable[["Connection"], None],
+        tls: TlsTerms | None = None,
     ) -> None:
         self.peer = peer
         self.handler = handler
+        self.chain: tuple[bytes, ...] = ()
+        self._tls = tls
+        self._admitted = False
         self._timeouts = timeouts
         self._now = now
         self._released = released
@@ -128,13 +148,27 @@ class Connection(asyncio.Protocol):
     # --- what the transport calls ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Pass on, and keep the transport for closing."""
+        """
+        Keep the transport for closing; under TLS, verify whom we speak with; then pass on.
+
+        A caller that is not admitted is cut off before a byte of it reaches HTTP.
+        """
         # uvloop's transports are asyncio.Transport in everything but ancestry.
         self._transport = cast("asyncio.Transport", transport)
+        session = transport.get_extra_info("ssl_object")
+        if session is not None and self._tls is not None:
+            try:
+                self.chain = self._tls.admit(session)
+            except TaskmintError:
+                self._transport.abort()
+                return
+        self._admitted = True
         self.handler.connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         """Pass on; the first byte after an idle time starts the clocks of the next request."""
+        if not self._admitted:
+            return
         if self._phase is _Phase.IDLE:
             self._expect_request()
         elif self._phase is _Phase.SERVING and self._body_received():
@@ -143,7 +177,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool | None:
         """Pass on."""
-        self.handler.eof_received()
+        if self._admitted:
+            self.handler.eof_received()
         return None
 
     def pause_writing(self) -> None:
@@ -158,7 +193,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on, and release what no request needs any more."""
-        self.handler.connection_lost(exc)
+        if self._admitted:
+            self.handler.connection_lost(exc)
         self._close()
 
     # --- inside ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import asyncio
 import json
 import resource
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,8 @@ from aiohttp import web
 from taskmint.errors import Code
 from taskmint.model.peer import Peer
 
-from .connection import Connection, Timeouts
+from .connection import CHAIN, Connection, Timeouts, TlsTerms
+from .first_byte import FIRST_OF_TLS, first_byte
 
 _log = structlog.get_logger()
 
@@ -99,7 +101,8 @@ class Listener:
 
     `factory` makes aiohttp's protocol: `web.AppRunner(...).server` after `setup()`. The socket
     stays its owner's: it is neither closed nor unlinked here. `inherited` says that callers may
-    have queued on it before this process ran (socket activation).
+    have queued on it before this process ran (socket activation). With `tls` a connection whose
+    first byte opens a TLS handshake gets one, and all others go on in plain.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Listener:
         limits: ListenerLimits,
         reader: PeerSource,
         inherited: bool = False,
+        tls: TlsTerms | None = None,
     ) -> None:
         self.counts = ListenerCounts()
         self._sock = sock
@@ -117,6 +121,7 @@ class Listener:
         self._limits = limits
         self._reader = reader
         self._first_pass = inherited
+        self._tls = tls
         self._most = limits.connections
         self._by_uid: Counter[int] = Counter()
         self._by_handler: dict[web.RequestHandler, Connection] = {}
@@ -184,10 +189,12 @@ class Listener:
         """
         Wrap the serving of a request, in the outermost middleware; yields the peer.
 
-        Entering says that the header is complete. While inside, the peer's pidfd stays open even
-        when the caller hangs up. Raises ConnectionResetError when the caller already has.
+        Entering says that the header is complete, and sets `request[CHAIN]`. While inside, the
+        peer's pidfd stays open even when the caller hangs up. Raises ConnectionResetError when the
+        caller already has.
         """
         connection = self._connection(request.protocol)
+        request[CHAIN] = connection.chain
         connection.begin(request.content)
         self._serving += 1
         self._unoccupied.clear()
@@ -237,7 +244,7 @@ class Listener:
         peer = self._reader.read(sock, first_pass=self._first_pass)
         loop = asyncio.get_running_loop()
         connection = Connection(
-            peer, self._factory(), self._limits.timeouts, loop.time, self._released
+            peer, self._factory(), self._limits.timeouts, loop.time, self._released, self._tls
         )
         self._by_uid[uid] += 1
         self._by_handler[connection.handler] = connection
@@ -247,16 +254,39 @@ class Listener:
         setup.add_done_callback(self._setups.discard)
 
     async def _set_up(self, sock: socket.socket, connection: Connection) -> None:
+        """Give the socket to a transport; TLS or plain is told by a byte that stays unread."""
+        seconds = self._limits.timeouts.header
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, sock)
-        except OSError:
+            async with asyncio.timeout(seconds):
+                terms = await self._terms_for(sock)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                sock,
+                ssl=terms,
+                ssl_handshake_timeout=seconds if terms else None,
+                ssl_shutdown_timeout=_SETTLE if terms else None,
+            )
+        except OSError as error:  # TimeoutError and ssl.SSLError are
+            self._not_set_up(sock, connection)
+            self.counts.timed_out += isinstance(error, TimeoutError)
+        except asyncio.CancelledError:
+            self._not_set_up(sock, connection)
+            raise
+
+    async def _terms_for(self, sock: socket.socket) -> ssl.SSLContext | None:
+        """Wait for the first byte; returns TLS terms when it asks for them, None for plain."""
+        if self._tls is None:
+            return None
+        first = await first_byte(sock)
+        terms = self._tls.context() if first == FIRST_OF_TLS else None
+        if not first or (first == FIRST_OF_TLS and terms is None):
+            raise ConnectionAbortedError("nothing was said, or there is nothing to answer with")
+        return terms
+
+    def _not_set_up(self, sock: socket.socket, connection: Connection) -> None:
+        if not connection.connected:  # else the transport owns the socket
             sock.close()
             connection.discard()
-        except asyncio.CancelledError:
-            if not connection.connected:  # else the transport owns the socket
-                sock.close()
-                connection.discard()
-            raise
 
     # --- keeping -----------------------------------------------------------------------------
 

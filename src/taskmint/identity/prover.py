@@ -5,21 +5,19 @@ This is the only place that builds a `Caller`. It decides nothing about what the
 """
 
 from datetime import UTC, datetime
-from typing import Final
 
 from taskmint.errors import Code, Unavailable, Unproven
 from taskmint.model.caller import Caller, IdentityMethod
 from taskmint.model.peer import Peer, PeerProof
+from taskmint.model.secret import Secret
 from taskmint.ports import Clock, Presented
 
 from . import procfs
+from .believer import Believer
 from .jwt_svid import JwtRules, invalid
 from .token_owners import TokenBinding, TokenOwners
-from .trust import Trust
 from .verdicts import Verdicts
 from .workload_api import WorkloadApi
-
-_NOBODY: Final = Trust()
 
 
 class Prover:
@@ -39,30 +37,26 @@ class Prover:
         trust_domains: frozenset[str] = frozenset(),
         binding: TokenBinding = TokenBinding.UID,
     ) -> None:
-        self._api = api
+        self.believer = Believer(api, trust_domains)
         self._clock = clock
-        self._named = trust_domains
         self._verdicts = Verdicts(rules)
         self._owners = TokenOwners(binding)
-        self._seen = _NOBODY
-        self._believed = _NOBODY.jwt
 
     def ready(self) -> str | None:
         """None when callers can be proven now, else the reason why not."""
-        why_not = self._api.ready()
-        if why_not is None and not self._refresh():
-            return "the Workload API gave no bundle of a trust domain that is believed here"
-        return why_not
+        return self.believer.ready()
 
     async def identify(self, presented: Presented, peer: Peer) -> Caller:
         """
         Prove who is calling.
 
         1. The peer must be a process that the kernel names, and alive.
-        2. It must present something, and one thing only.
+        2. It must present something, and one thing only: a token, or the certificate that its
+           connection was opened with.
         3. We must know whom to believe.
-        4. The token must be a JWT-SVID for us (jwt_svid.py).
-        5. It must not be another user's.
+        4. What it presents must be an SVID for us (jwt_svid.py, x509_svid.py), now: also on a
+           connection that was opened when it still was.
+        5. A token must not be another user's. (A certificate's key was proven in the handshake.)
         6. The peer must still be alive: what was proven was proven of this process.
 
         Raises Unproven, Unavailable(identity_unavailable).
@@ -70,30 +64,37 @@ class Prover:
         # 1.
         _check_alive(peer)
         # 2.
+        if presented.chain and presented.bearer is not None:
+            raise invalid("The request carries a token on a connection that has a certificate.")
         if presented.chain:
-            raise invalid("Client certificates are not accepted on this socket.")
-        if presented.bearer is None:
+            caller = self._by_chain(presented.chain, peer)
+        elif presented.bearer is not None:
+            caller = self._by_token(presented.bearer, peer)
+        else:
             raise Unproven(
                 Code.CREDENTIAL_MISSING,
                 "The request carries no credential.",
                 fix="send Authorization: Bearer with a JWT-SVID for this daemon's audience",
             )
-        # 3.
-        why_not = self.ready()
-        if why_not is not None:
-            raise Unavailable(
-                Code.IDENTITY_UNAVAILABLE,
-                f"Callers cannot be proven now: {why_not}.",
-                fix="check that the SPIRE agent runs and that this daemon is registered",
-                created_nothing=True,
-            )
-        # 4.
-        now = self._clock.utcnow().timestamp()
-        svid = self._verdicts.verify(presented.bearer.reveal(), now)
-        # 5.
-        self._owners.claim(svid, peer, now)
         # 6.
         _check_alive(peer)
+        return caller
+
+    def admit(self, chain: tuple[bytes, ...]) -> None:
+        """Verify a chain when its connection is opened. Raises Unproven, Unavailable."""
+        _require(self.believer.ready_x509())
+        self._verdicts.use(self.believer.now())
+        self._verdicts.verify_chain(chain, self._now())
+
+    def _by_token(self, token: Secret[str], peer: Peer) -> Caller:
+        # 3.
+        _require(self.believer.ready())
+        # 4.
+        now = self._now()
+        self._verdicts.use(self.believer.now())
+        svid = self._verdicts.verify_token(token.reveal(), now)
+        # 5.
+        self._owners.claim(svid, peer, now)
         return Caller(
             spiffe_id=svid.spiffe_id,
             method=IdentityMethod.JWT_SVID,
@@ -102,18 +103,32 @@ class Prover:
             evidence=svid.evidence,
         )
 
-    def _refresh(self) -> bool:
-        """Take over what the agent says now; whether anybody is believed at all."""
-        trust = self._api.trust
-        if trust is not self._seen:
-            own = {trust.own.spiffe_id.trust_domain} if trust.own else set()
-            believed = self._named or own
-            self._believed = {
-                name: bundle for name, bundle in trust.jwt.items() if name in believed
-            }
-            self._verdicts.use(self._believed)
-            self._seen = trust
-        return bool(self._believed)
+    def _by_chain(self, chain: tuple[bytes, ...], peer: Peer) -> Caller:
+        # 3.
+        _require(self.believer.ready_x509())
+        # 4.
+        self._verdicts.use(self.believer.now())
+        svid = self._verdicts.verify_chain(chain, self._now())
+        return Caller(
+            spiffe_id=svid.spiffe_id,
+            method=IdentityMethod.X509_SVID,
+            peer=peer,
+            proven_until=svid.expires_at,
+            evidence=svid.evidence,
+        )
+
+    def _now(self) -> float:
+        return self._clock.utcnow().timestamp()
+
+
+def _require(why_not: str | None) -> None:
+    if why_not is not None:
+        raise Unavailable(
+            Code.IDENTITY_UNAVAILABLE,
+            f"Callers cannot be proven now: {why_not}.",
+            fix="check that the SPIRE agent runs and that this daemon is registered",
+            created_nothing=True,
+        )
 
 
 def _check_alive(peer: Peer) -> None:

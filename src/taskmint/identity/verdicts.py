@@ -1,49 +1,84 @@
 """
-Tokens in, verified SVIDs out, remembered while nothing that they rest on has changed.
+Credentials in, verified SVIDs out, remembered while nothing that they rest on has changed.
 
-A workload presents the same token many times, because SPIRE gives it the same one for minutes.
-The verdict is kept by the token's SHA-256 until it expires, and dropped, with all others, on any
-change of the bundles. Refusals are not kept: whoever sends garbage would choose what is.
+A workload presents the same token many times, because SPIRE gives it the same one for minutes,
+and the same certificate with each request of a connection. A verdict is kept until the SVID
+expires, and dropped, with all others, on any change of the bundles. Refusals are not kept:
+whoever sends garbage would choose what is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable
+from datetime import UTC, datetime
+from typing import Generic, TypeVar
 
-from .jwt_bundle import JwtBundle, JwtBundles
+from .believer import Believed
 from .jwt_svid import JwtRules, JwtSvid, check_times, evidence_of, verify_jwt_svid
+from .x509_svid import X509Svid, check_validity, verify_x509_svid
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class _Kept(Generic[K, V]):
+    """A bounded table from which the half that came first goes when it is full."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._table: dict[K, V] = {}
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def get(self, key: K) -> V | None:
+        return self._table.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        if len(self._table) >= self._most:
+            self._table = dict(list(self._table.items())[self._most // 2 :])
+        self._table[key] = value
+
+    def clear(self) -> None:
+        self._table.clear()
 
 
 class Verdicts:
-    """Verifies JWT-SVIDs of believed trust domains, each token once."""
+    """Verifies SVIDs of believed trust domains, each once; `most` of either kind are kept."""
 
     def __init__(self, rules: JwtRules, most: int = 4096) -> None:
         self._rules = rules
-        self._most = most  # verdicts kept, a few hundred bytes each
-        self._kept: dict[str, JwtSvid] = {}
-        self._bundles: JwtBundles = {}
+        self._believed = Believed()
+        self._tokens: _Kept[str, JwtSvid] = _Kept(most)
+        self._chains: _Kept[tuple[bytes, ...], X509Svid] = _Kept(most // 4)
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._tokens) + len(self._chains)
 
-    def use(self, bundles: Mapping[str, JwtBundle]) -> None:
-        """Verify against these from now on, forgetting every verdict that rests on others."""
-        self._bundles = bundles
-        self._kept.clear()
+    def use(self, believed: Believed) -> None:
+        """Verify against these from now on; when they are others, forget every verdict."""
+        if believed is not self._believed:
+            self._believed = believed
+            self._tokens.clear()
+            self._chains.clear()
 
-    def verify(self, token: str, now: float) -> JwtSvid:
-        """Verify at Unix time `now`. Raises Unproven, as `verify_jwt_svid` does."""
+    def verify_token(self, token: str, now: float) -> JwtSvid:
+        """Verify a JWT-SVID at Unix time `now`. Raises Unproven, as `verify_jwt_svid` does."""
+        # One character beyond the limit is enough to be refused and never kept.
         evidence = evidence_of(token[: self._rules.max_bytes + 1])
-        kept = self._kept.get(evidence)
+        kept = self._tokens.get(evidence)
         if kept is not None:
             check_times(kept.not_before, kept.expires_at, self._rules, now)
             return kept
-        svid = verify_jwt_svid(token, self._bundles, self._rules, now)
-        if len(self._kept) >= self._most:
-            self._make_room(now)
-        self._kept[evidence] = svid
+        svid = verify_jwt_svid(token, self._believed.jwt, self._rules, now)
+        self._tokens.put(evidence, svid)
         return svid
 
-    def _make_room(self, now: float) -> None:
-        """Drop what has expired, and otherwise the half that was verified longest ago."""
-        self._kept = {key: svid for key, svid in self._kept.items() if svid.expires_at > now}
-        if len(self._kept) >= self._most:
-            self._kept = dict(list(self._kept.items())[self._most // 2 :])
+    def verify_chain(self, chain: tuple[bytes, ...], now: float) -> X509Svid:
+        """Verify an X.509-SVID at Unix time `now`. Raises Unproven, as `verify_x509_svid` does."""
+        moment = datetime.fromtimestamp(now, UTC)
+        kept = self._chains.get(chain)
+        if kept is not None:
+            check_validity(kept, moment)
+            return kept
+        svid = verify_x509_svid(chain, self._believed.x509, moment)
+        self._chains.put(chain, svid)
+        return svid

@@ -40,6 +40,7 @@ _CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
 )
+_DENIED: Final = "PERMISSION_DENIED"
 _FIRST_PAUSE: Final = 0.1  # seconds before a stream is opened again; doubles
 _LONGEST_PAUSE: Final = 2.0
 _LOOK_AT_SOCKET: Final = 1.0  # seconds between looks for a new socket
@@ -52,6 +53,37 @@ class FetchedJwtSvid:
     token: Secret[str]
     spiffe_id: SpiffeId
     expires_at: datetime
+
+
+class _Stream:
+    """Whether a stream stands, and if not, since when and why."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.message: Any = None  # the last one: the same again changes nothing
+        self.why_not = "the Workload API has not answered yet"
+        self._clock = clock
+        self._standing = False
+        self._lost_at: float | None = None
+
+    def stands(self) -> None:
+        """Note a message."""
+        self._standing, self._lost_at = True, None
+
+    def lost(self, code: str) -> None:
+        """Note the end of the stream."""
+        if self._standing:
+            self._standing, self._lost_at = False, self._clock.boottime()
+        if code == _DENIED:
+            self.message = None
+            self.why_not = "the Workload API refuses this daemon an identity"
+        elif self.message is None:
+            self.why_not = f"the Workload API is away ({code})"
+
+    def age(self) -> float:
+        """Seconds since the agent last stood behind its last message; 0 while it does."""
+        if self._standing:
+            return 0.0
+        return float("inf") if self._lost_at is None else self._clock.boottime() - self._lost_at
 
 
 class WorkloadApi:
@@ -67,20 +99,14 @@ class WorkloadApi:
     ) -> None:
         self.trust = Trust()
         self._endpoint = endpoint
-        self._clock = clock
         self._max_age = max_age
         self._deadline = deadline
         self._channel: Any = None
         self._following: asyncio.Task[None] | None = None
         self._version = 0
         self._changed = asyncio.Event()
-        # Of the JWT bundles: whether their stream stands, and if not, since when (boottime).
-        self._standing = False
-        self._lost_at: float | None = None
-        self._why_not = "the Workload API has not answered yet"
-        # The last message of each stream: the same again changes nothing.
-        self._jwt_message: Any = None
-        self._x509_message: Any = None
+        self._jwt = _Stream(clock)
+        self._x509 = _Stream(clock)
 
     async def __aenter__(self) -> Self:
         """Start following; returns at once. Raises TaskmintError(config_invalid)."""
@@ -98,20 +124,25 @@ class WorkloadApi:
 
     def ready(self) -> str | None:
         """None when the JWT bundles may be believed now, else the reason why not."""
-        if self._following is None or self._following.done():
-            return "the Workload API is not being followed"
-        if not self.trust.jwt:
-            return self._why_not
-        age = self.age()
-        if age > self._max_age:
-            return f"the Workload API has been away for {age:.0f} s"
-        return None
+        return self._why_not(self._jwt, known=bool(self.trust.jwt))
+
+    def ready_x509(self) -> str | None:
+        """None when the X.509 bundles may be believed now, else the reason why not."""
+        return self._why_not(self._x509, known=bool(self.trust.x509))
 
     def age(self) -> float:
         """Seconds since the agent last stood behind the JWT bundles; 0 while it does."""
-        if self._standing:
-            return 0.0
-        return float("inf") if self._lost_at is None else self._clock.boottime() - self._lost_at
+        return self._jwt.age()
+
+    def _why_not(self, stream: _Stream, *, known: bool) -> str | None:
+        if self._following is None or self._following.done():
+            return "the Workload API is not being followed"
+        if not known:
+            return stream.why_not
+        age = stream.age()
+        if age > self._max_age:
+            return f"the Workload API has been away for {age:.0f} s"
+        return None
 
     @property
     def version(self) -> int:
@@ -182,13 +213,13 @@ class WorkloadApi:
             "jwt_bundles",
             self._jwt_lost,
         ):
-            self._standing, self._lost_at = True, None
-            if self._jwt_message == message:  # after a reconnection, mostly
+            self._jwt.stands()
+            if self._jwt.message == message:  # after a reconnection, mostly
                 continue
-            self._jwt_message = message
+            self._jwt.message = message
+            self._jwt.why_not = "the Workload API gave no JWT bundle that can be read"
             bundles, unreadable = read_jwt_bundles(message)
             _report_unreadable(unreadable)
-            self._why_not = "the Workload API gave no JWT bundle that can be read"
             self._set(replace(self.trust, jwt=bundles, unreadable=unreadable))
 
     async def _follow_x509(self, stub: Any) -> None:
@@ -197,9 +228,11 @@ class WorkloadApi:
             "x509_svid",
             self._x509_lost,
         ):
-            if self._x509_message == message:
+            self._x509.stands()
+            if self._x509.message == message:
                 continue
-            self._x509_message = message
+            self._x509.message = message
+            self._x509.why_not = "the Workload API gave no X.509 bundle that can be read"
             bundles, own, unreadable = read_x509_context(message)
             _report_unreadable(unreadable)
             self._set(replace(self.trust, x509=bundles, own=own))
@@ -233,21 +266,13 @@ class WorkloadApi:
 
     def _jwt_lost(self, code: str) -> None:
         """Note the loss; a refusal withdraws at once (Workload API, sections 4.4 and 6)."""
-        if self._standing:
-            self._standing, self._lost_at = False, self._clock.boottime()
-        if code == _DENIED:
-            self._why_not = "the Workload API refuses this daemon an identity"
-            self._jwt_message = None
-            if self.trust.jwt:
-                self._set(replace(self.trust, jwt={}))
-        elif not self.trust.jwt:
-            self._why_not = f"the Workload API is away ({code})"
+        self._jwt.lost(code)
+        if code == _DENIED and self.trust.jwt:
+            self._set(replace(self.trust, jwt={}))
 
     def _x509_lost(self, code: str) -> None:
-        if code != _DENIED:
-            return
-        self._x509_message = None
-        if self.trust.x509 or self.trust.own:
+        self._x509.lost(code)
+        if code == _DENIED and (self.trust.x509 or self.trust.own):
             self._set(replace(self.trust, x509={}, own=None))
 
     def _set(self, trust: Trust) -> None:
@@ -255,9 +280,6 @@ class WorkloadApi:
         self._version += 1
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-
-
-_DENIED: Final = "PERMISSION_DENIED"
 
 
 async def _until_replaced(path: str, inode: tuple[int, int] | None) -> None:
