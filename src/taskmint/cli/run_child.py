@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ _PR_SET_PDEATHSIG: Final = 1  # prctl(2)
 _NOT_FOUND: Final = 127  # env(1)
 _NOT_EXECUTABLE: Final = 126
 _BY_SIGNAL: Final = 128
+_CHUNK: Final = 4096
 
 
 class CommandNotStarted(Exception):
@@ -57,8 +59,17 @@ class Child:
     def __exit__(self, *_: object) -> None:
         os.close(self._pidfd)
 
-    def wait(self) -> int:
-        """Wait for the command; return its exit code, or 128 + the signal that ended it."""
+    def wait(self, signalled: int) -> int:
+        """
+        Wait for the command; return its exit code, or 128 + the signal that ended it.
+
+        `signalled` is a descriptor that becomes readable with every signal to ourselves.
+        """
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        poll.register(signalled, select.POLLIN)
+        while all(descriptor != self._pidfd for descriptor, _ in poll.poll()):
+            os.read(signalled, _CHUNK)  # the handlers run here, between two instructions
         code = self._process.wait()
         return code if code >= 0 else _BY_SIGNAL - code
 

@@ -35,10 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run with the arguments that follow `taskmint run`; returns the exit code."""
     options = parse(arguments)
     signals = Signals()
-    with signals.caught():  # step 1
+    with signals.caught() as signalled:  # step 1
         try:
             task = BlockingClient().start(options.body, meanwhile=_get_ready)  # step 2
-            return _inside(task, options, signals)
+            return _inside(task, options, signals, signalled)
         except ClientError as error:
             _complain(error)
             return OURS
@@ -52,7 +52,7 @@ def _get_ready() -> None:
     importlib.import_module("taskmint.cli.run_child")
 
 
-def _inside(task: BlockingTask, options: Options, signals: Signals) -> int:
+def _inside(task: BlockingTask, options: Options, signals: Signals, signalled: int) -> int:
     """Steps 3 to 6."""
     from .run_child import Child, CommandNotStarted  # noqa: PLC0415 - see _get_ready
 
@@ -65,7 +65,7 @@ def _inside(task: BlockingTask, options: Options, signals: Signals) -> int:
             code = BY_SIGNAL + signals.asked_to_end
         else:
             with Child.start(options.command, environment) as child:
-                code = _watch(task, child, signals)
+                code = _watch(task, child, signals, signalled)
     except CommandNotStarted as error:
         code = error.exit_code
         _say(str(error))
@@ -77,7 +77,7 @@ def _inside(task: BlockingTask, options: Options, signals: Signals) -> int:
     return code
 
 
-def _watch(task: BlockingTask, child: "Child", signals: Signals) -> int:
+def _watch(task: BlockingTask, child: "Child", signals: Signals, signalled: int) -> int:
     """Step 4; returns the command's exit code."""
 
     def pass_on(number: int) -> None:
@@ -91,7 +91,7 @@ def _watch(task: BlockingTask, child: "Child", signals: Signals) -> int:
     gc.enable()  # entry.py switched it off for the start
     with signals.passed_to(pass_on):
         task.keep(terminate)
-        return child.wait()
+        return child.wait(signalled)
 
 
 def _outcome(code: int, signals: Signals) -> Outcome:

@@ -36,14 +36,24 @@ class Signals:
         self._listener: Callable[[int], None] = self._before_the_command
 
     @contextlib.contextmanager
-    def caught(self) -> Iterator[None]:
-        """Handle signals for as long as the block lasts."""
+    def caught(self) -> Iterator[int]:
+        """
+        Handle signals for as long as the block lasts.
+
+        Yields a descriptor that becomes readable with each signal, in whichever thread it arrives:
+        who waits by poll(2) on it misses none, as one in waitpid(2) might.
+        """
+        readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        wakeup = signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
         before = {number: signal.signal(number, self._on_signal) for number in _PASSED_ON}
         try:
-            yield
+            yield readable
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup)
+            os.close(readable)
+            os.close(writable)
 
     @contextlib.contextmanager
     def passed_to(self, listener: Callable[[int], None]) -> Iterator[None]:
