@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 
 from .model.spiffe import SpiffeId
 from .model.task_id import is_node_id
-from .yaml_model import Integer, NonEmpty, Text, fullmatch, refusal
+from .yaml_model import FullMatch, Integer, NonEmpty, Text, refusal
 
 _MAX_SOCKET_PATH: Final = 107  # sun_path has 108 bytes and ends with a NUL (unix(7))
 _MAX_PORT: Final = 65535
@@ -94,19 +94,15 @@ AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
 Socket = Annotated[Text, AfterValidator(_socket)]
 Label = Annotated[
     str,
-    AfterValidator(
-        fullmatch("[a-z][a-z0-9_]{0,31}", "write lower-case letters, digits, underscores")
-    ),
+    FullMatch("[a-z][a-z0-9_]{0,31}", "write lower-case letters, digits, underscores"),
 ]
 ClassName = Annotated[
     str,
-    AfterValidator(fullmatch("[a-z][a-z0-9-]{0,31}", "write lower-case letters, digits, dashes")),
+    FullMatch("[a-z][a-z0-9-]{0,31}", "write lower-case letters, digits, dashes"),
 ]
 MountPath = Annotated[
     Text,
-    AfterValidator(
-        fullmatch("[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", "write the path without outer slashes")
-    ),
+    FullMatch("[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", "write the path without outer slashes"),
 ]
 Count = Annotated[Integer, Field(ge=1, le=1_000_000)]
 

@@ -7,7 +7,7 @@ Fields of a model that is read this way use these types and no bare `str`, `int`
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
@@ -21,11 +21,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     ValidationError,
     WithJsonSchema,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
 
 from . import yaml_document
 from .errors import Finding
@@ -137,16 +140,30 @@ def positive(value: timedelta) -> timedelta:
     return value
 
 
-def fullmatch(pattern: str, advice: str) -> Callable[[str], str]:
-    """Return a check that text matches a pattern from end to end (ASCII)."""
-    compiled = re.compile(pattern, re.ASCII)
+@dataclass(frozen=True, slots=True)
+class FullMatch:
+    """A check for `Annotated`: text matches a pattern (ASCII) from end to end; else the advice."""
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise refusal(f"{quoted(value)} will not do", advice)
+    pattern: str
+    advice: str
+
+    def __call__(self, value: str) -> str:
+        """Return the text. Raises a refusal."""
+        if not re.fullmatch(self.pattern, value, re.ASCII):
+            raise refusal(f"{quoted(value)} will not do", self.advice)
         return value
 
-    return check
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Check after the type."""
+        return core_schema.no_info_after_validator_function(self, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Tell editors the pattern."""
+        return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
 
 
 def member(kind: type[StrEnum]) -> BeforeValidator:

@@ -38,8 +38,11 @@ class EnumParameter:
         """Accept a listed word."""
         if isinstance(claimed, str) and claimed in self.values:
             return claimed
+        return Refused(f"must be {self}")
+
+    def __str__(self) -> str:
         shown = ", ".join(self.values[:_SHOWN])
-        return Refused(f"must be one of: {shown}{', …' if len(self.values) > _SHOWN else ''}")
+        return f"one of: {shown}{', …' if len(self.values) > _SHOWN else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,10 @@ class SegmentParameter:
             and _SEGMENT.fullmatch(claimed)
         ):
             return claimed
-        return Refused(f"must be 1 to {self.max_length} letters, digits, dashes or underscores")
+        return Refused(f"must be {self}")
+
+    def __str__(self) -> str:
+        return f"1 to {self.max_length} letters, digits, dashes or underscores"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,10 @@ class IntegerParameter:
             and self.min <= claimed <= self.max
         ):
             return claimed
-        return Refused(f"must be a whole number from {self.min} to {self.max}")
+        return Refused(f"must be {self}")
+
+    def __str__(self) -> str:
+        return f"a whole number from {self.min} to {self.max}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +102,10 @@ class BooleanParameter:
             return claimed
         if claimed == "true":
             return True
-        return False if claimed == "false" else Refused("must be true or false")
+        return False if claimed == "false" else Refused(f"must be {self}")
+
+    def __str__(self) -> str:
+        return "true or false"
 
 
 Parameter: TypeAlias = EnumParameter | SegmentParameter | IntegerParameter | BooleanParameter

@@ -167,6 +167,34 @@ def _capture(pattern: Pattern | None, segments: tuple[str, ...]) -> Match | None
     if not pattern.captures:
         return Match(pattern, _NOTHING)
     values = {name: segments[position] for position, name in pattern.captures}
-    if not all(map(_CAPTURED.fullmatch, values.values())):
+    if not all(map(is_word, values.values())):
         return None
     return Match(pattern, values)
+
+
+def is_word(segment: str) -> bool:
+    """Whether a segment can be captured: type `segment`."""
+    return _CAPTURED.fullmatch(segment) is not None
+
+
+def covers(wide: Pattern, narrow: Pattern) -> bool:
+    """Whether everybody whom `narrow` matches is matched by `wide`."""
+    if wide.trust_domain != narrow.trust_domain:
+        return False
+    for position, segment in enumerate(wide.segments):
+        if segment == REST:
+            return len(narrow.segments) > position
+        if position >= len(narrow.segments):
+            return False
+        if not _covers_segment(wide, narrow, position):
+            return False
+    return len(wide.segments) == len(narrow.segments)
+
+
+def _covers_segment(wide: Pattern, narrow: Pattern, position: int) -> bool:
+    have, want = wide.segments[position], narrow.segments[position]
+    if want == REST or have != ONE:
+        return have == want and want != REST
+    if position not in dict(wide.captures):
+        return True  # a wildcard takes every segment, a capture words only
+    return position in dict(narrow.captures) if want == ONE else is_word(want)

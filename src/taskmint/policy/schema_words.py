@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 
 from taskmint.model.spiffe import SpiffeId
 from taskmint.yaml_document import Scalar, quoted
-from taskmint.yaml_model import FromText, Integer, Text, fullmatch, refusal
+from taskmint.yaml_model import FromText, FullMatch, Integer, Text, refusal
 
 from .condition import MAX_TEXT
 
@@ -17,7 +17,7 @@ def _as_list(value: object) -> object:
 
 
 def _clock_time(value: str) -> str:
-    return fullmatch(
+    return FullMatch(
         r"(?:[01][0-9]|2[0-3]):[0-5][0-9]|24:00", 'write a time of day in quotes: "22:00"'
     )(value)
 
@@ -32,69 +32,51 @@ def _approver(text: str) -> str:
     advice = "write group:NAME, user:NAME or a SPIFFE ID"
     if kind not in {"group", "user"}:
         raise refusal(f"{quoted(text)} is no approver", advice)
-    fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", advice)(name)
+    FullMatch(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", advice)(name)
     return text
 
 
 DefinitionName = Annotated[
     str,
-    AfterValidator(
-        fullmatch(
-            r"[a-z0-9][a-z0-9-]{0,47}(?:\.shadow)?",
-            "write at most 48 lower-case letters, digits and dashes, not a dash first",
-        )
+    FullMatch(
+        r"[a-z0-9][a-z0-9-]{0,47}(?:\.shadow)?",
+        "write at most 48 lower-case letters, digits and dashes, not a dash first",
     ),
 ]
 EntitlementName = Annotated[
     str,
-    AfterValidator(
-        fullmatch(
-            r"[a-z0-9][a-z0-9_-]{0,47}",
-            "write at most 48 lower-case letters, digits, dashes and underscores",
-        )
+    FullMatch(
+        r"[a-z0-9][a-z0-9_-]{0,47}",
+        "write at most 48 lower-case letters, digits, dashes and underscores",
     ),
 ]
 ParameterName = Annotated[
     str,
-    AfterValidator(
-        fullmatch(
-            r"[a-z][a-z0-9_]{0,31}", "write at most 32 lower-case letters, digits, underscores"
-        )
-    ),
+    FullMatch(r"[a-z][a-z0-9_]{0,31}", "write at most 32 lower-case letters, digits, underscores"),
 ]
 EnumValue = Annotated[
     Text,
-    AfterValidator(
-        fullmatch(r"[A-Za-z0-9_-]{1,64}", "write at most 64 letters, digits, dashes, underscores")
-    ),
+    FullMatch(r"[A-Za-z0-9_-]{1,64}", "write at most 64 letters, digits, dashes, underscores"),
 ]
 MountPath = Annotated[
     Text,
-    AfterValidator(
-        fullmatch(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", "write the mount without outer slashes")
-    ),
+    FullMatch(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", "write the mount without outer slashes"),
 ]
 VaultName = Annotated[
     Text,
-    AfterValidator(
-        fullmatch(r"[a-z0-9][a-z0-9._-]{0,127}", "write the name as Vault keeps it: lower-case")
-    ),
+    FullMatch(r"[a-z0-9][a-z0-9._-]{0,127}", "write the name as Vault keeps it: lower-case"),
 ]
 Label = Annotated[
     Text,
-    AfterValidator(
-        fullmatch(r"[a-z][a-z0-9_]{0,31}", "write lower-case letters, digits, underscores")
-    ),
+    FullMatch(r"[a-z][a-z0-9_]{0,31}", "write lower-case letters, digits, underscores"),
 ]
 Zone = Annotated[
     Text,
-    AfterValidator(
-        fullmatch(r"[A-Za-z][A-Za-z0-9_+/-]{0,63}", "write a zone's name, such as Europe/Berlin")
-    ),
+    FullMatch(r"[A-Za-z][A-Za-z0-9_+/-]{0,63}", "write a zone's name, such as Europe/Berlin"),
 ]
 Tag = Annotated[
     Text,
-    AfterValidator(fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "write for example v2.14.0")),
+    FullMatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", "write for example v2.14.0"),
 ]
 Day = Annotated[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], FromText]
 ClockTime = Annotated[Text, AfterValidator(_clock_time)]

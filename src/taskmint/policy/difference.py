@@ -1,0 +1,174 @@
+"""
+Two policies in, what the second gives or takes compared with the first out, in words.
+
+`widened` is said of anything that somebody could not have done before: a wider pattern, another
+path, a longer life, a condition less. Where it cannot be told (a condition was reworded), both are
+said: it is the reviewer who knows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from taskmint.canonical import canonical
+from taskmint.model.scope import ProofLevel
+
+from .change import Change, Direction, Parts, longer
+from .definition import Definition, Policy
+from .describe import describe
+from .difference_terms import compare_terms
+from .enumerate import enumerate_definition
+from .parameter import EnumParameter, IntegerParameter, Parameter, SegmentParameter
+from .pattern import covers
+from .template import ANY_SEGMENT
+
+_W: Final = Direction.WIDENED
+_N: Final = Direction.NARROWED
+_O: Final = Direction.OTHER
+
+
+def difference(old: Policy, new: Policy) -> tuple[Change, ...]:
+    """List every change, by task; what widened first."""
+    changes: list[Change] = []
+    for name in sorted({*old.definitions, *new.definitions}):
+        before, after = old.definitions.get(name), new.definitions.get(name)
+        if before is None and after is not None:
+            parts = _whole(after, _W, "gained")
+        elif after is None and before is not None:
+            parts = _whole(before, _N, "lost")
+        elif before is not None and after is not None:
+            parts = _compare(before, after)
+        else:
+            continue
+        changes += [Change(direction, name, sentence) for direction, sentence in parts]
+    for name in sorted({*old.shadows, *new.shadows}):
+        if _described(old, name) != _described(new, name):
+            changes.append(
+                Change(_O, name, f"the shadow of {name} changed; a shadow grants nothing")
+            )
+    return tuple(sorted(changes, key=_order))
+
+
+def _order(change: Change) -> int:
+    return list(Direction).index(change.direction)
+
+
+def _described(policy: Policy, shadow: str) -> object:
+    held = policy.shadows.get(shadow)
+    return None if held is None else describe(held)
+
+
+def _whole(definition: Definition, direction: Direction, verb: str) -> Parts:
+    paths = ", ".join(map(str, _requests(definition)))
+    for pattern in definition.patterns:
+        yield direction, f"{pattern.text} {verb} {paths} through {definition.name}"
+
+
+def _compare(old: Definition, new: Definition) -> Parts:
+    yield from _who(old, new)
+    yield from _scope(old, new)
+    yield from compare_terms(old, new)
+
+
+def _who(old: Definition, new: Definition) -> Parts:
+    paths = ", ".join(map(str, _requests(new)))
+    for pattern in new.patterns:
+        if not any(covers(held, pattern) for held in old.patterns):
+            yield _W, f"{pattern.text} gained {paths} through {new.name}"
+    paths = ", ".join(map(str, _requests(old)))
+    for pattern in old.patterns:
+        if not any(covers(kept, pattern) for kept in new.patterns):
+            yield _N, f"{pattern.text} lost {paths} through {old.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """One request a task may make, as far as the enumeration tells."""
+
+    method: str
+    path: tuple[str, ...]
+    body: bytes
+
+    def __str__(self) -> str:
+        body = f" with {self.body.decode()}" if self.body != b"{}" else ""
+        return f"{self.method} {'/'.join(self.path)}{body}"
+
+    def spans(self, other: "_Request") -> bool:
+        """Whether the other is among what this allows; `+` is any one segment."""
+        return (self.method, self.body, len(self.path)) == (
+            other.method,
+            other.body,
+            len(other.path),
+        ) and all(
+            have in {ANY_SEGMENT, want} for have, want in zip(self.path, other.path, strict=True)
+        )
+
+
+def _requests(definition: Definition) -> tuple[_Request, ...]:
+    """List what a definition may ask of Vault, each once, in order."""
+    found = {
+        _Request(
+            entitlement.method,
+            tuple(f"{entitlement.mount}/{entitlement.path}".split("/")),
+            canonical(dict(entitlement.body)),
+        ): None
+        for combination in enumerate_definition(definition).combinations
+        for entitlement in combination.entitlements
+    }
+    return tuple(found)
+
+
+def _scope(old: Definition, new: Definition) -> Parts:
+    before, after = _requests(old), _requests(new)
+    who = ", ".join(pattern.text for pattern in new.patterns)
+    for request in after:
+        if not any(held.spans(request) for held in before):
+            yield _W, f"{who} gained {request} through {new.name}"
+    who = ", ".join(pattern.text for pattern in old.patterns)
+    for request in before:
+        if not any(kept.spans(request) for kept in after):
+            yield _N, f"{who} lost {request} through {old.name}"
+    yield from _proofs(old, new)
+    yield from _parameters(old, new)
+
+
+def _proofs(old: Definition, new: Definition) -> Parts:
+    """Compare what is promised of an entitlement's end, and how long it may outlive it."""
+    levels = list(ProofLevel)
+    before = {each.name: each for each in old.entitlements}
+    for after in new.entitlements:
+        held = before.get(after.name)
+        if held is None:
+            continue
+        step = levels.index(after.proof) - levels.index(held.proof)
+        if step:
+            said = (
+                f"{new.name} proves {after.name} revoked to level {after.proof}, was {held.proof}"
+            )
+            yield (_N if step > 0 else _W), said
+        yield from longer(f"{after.name} of {new.name} lives", held.ceiling, after.ceiling)
+
+
+def _parameters(old: Definition, new: Definition) -> Parts:
+    """Compare what the enumeration cannot show: the bounds of what is not an enum."""
+    before = {each.name: each for each in old.parameters}
+    for after in new.parameters:
+        held = before.get(after.name)
+        if held is None or held == after or isinstance(after, EnumParameter):
+            continue
+        sentence = f"parameter {after.name} of {new.name} takes {after}, was {held}"
+        for direction in _bounds(held, after):
+            yield direction, sentence
+
+
+def _bounds(held: Parameter, after: Parameter) -> Iterator[Direction]:
+    if isinstance(held, IntegerParameter) and isinstance(after, IntegerParameter):
+        lower, upper = held.min - after.min, after.max - held.max
+    elif isinstance(held, SegmentParameter) and isinstance(after, SegmentParameter):
+        lower, upper = 0, after.max_length - held.max_length
+    else:
+        lower, upper = 1, 0
+    if lower > 0 or upper > 0:
+        yield _W
+    if lower < 0 or upper < 0:
+        yield _N
