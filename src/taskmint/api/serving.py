@@ -9,6 +9,7 @@ from aiohttp import http, web
 from taskmint.errors import Code, TaskmintError
 from taskmint.model.peer import Peer
 
+from .connection import TlsTerms
 from .gate import Serving
 from .listener import Listener, ListenerLimits, PeerSource
 
@@ -50,6 +51,7 @@ async def serving_http(
     limits: ListenerLimits,
     reader: PeerSource,
     inherited: bool,
+    tls: TlsTerms | None = None,
 ) -> AsyncIterator[Listener]:
     """
     Serve while entered; on leaving, requests being served finish within `limits.drain`.
@@ -65,7 +67,7 @@ async def serving_http(
         if runner.server is None:
             raise RuntimeError("aiohttp made no server")
         async with Listener(
-            sock, runner.server, limits=limits, reader=reader, inherited=inherited
+            sock, runner.server, limits=limits, reader=reader, inherited=inherited, tls=tls
         ) as listener:
             door.open(listener)
             yield listener

@@ -20,6 +20,7 @@ from taskmint.tasks.service import TaskService
 from taskmint.tasks.task import IdempotencyKey
 
 from .bodies import HealthReply, read_start, task_reply
+from .connection import CHAIN
 from .gate import PEER, Serving, gate
 from .readiness import Components, readiness
 from .strict_json import parse_object
@@ -117,7 +118,7 @@ class TaskApi:
     async def _caller(self, request: web.Request) -> Caller:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         bearer = Secret(token) if scheme.lower() == "bearer" and token else None
-        return await self.identity.identify(Presented(bearer), request[PEER])
+        return await self.identity.identify(Presented(bearer, request[CHAIN]), request[PEER])
 
 
 def _json(status: int, body: bytes) -> web.Response:

@@ -19,6 +19,7 @@ from taskmint.failpoints import Failpoints
 from taskmint.identity.peers import PeerReader, PidfdSource
 from taskmint.identity.processes import HeldProcesses
 from taskmint.identity.prover import Prover
+from taskmint.identity.tls import TlsTerms, check_tls_support
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.secret import Secret
@@ -52,6 +53,7 @@ async def run(
     Raises TaskmintError when it cannot start; afterwards, whatever ended a part of it.
     """
     require_c_parser()
+    check_tls_support()
     async with AsyncExitStack() as stack:
         parts = await _build(stack, config, environment, log)
         running = Running(parts, Systemd.of(environment), log)
@@ -62,9 +64,9 @@ async def run(
             grace=config.shutdown_timeout,
         )
         sockets = await stack.enter_async_context(listening_sockets(config.sockets, environment))
-        for sock, application in (
-            (sockets.task, running.task_application(config.limits.body_bytes)),
-            (sockets.admin, running.admin_application(from_config.roles(config))),
+        for sock, application, tls in (
+            (sockets.task, running.task_application(config.limits.body_bytes), parts.tls),
+            (sockets.admin, running.admin_application(from_config.roles(config)), None),
         ):
             await stack.enter_async_context(
                 serving_http(
@@ -73,6 +75,7 @@ async def run(
                     limits=from_config.listener_limits(config),
                     reader=parts.reader,
                     inherited=sockets.inherited,
+                    tls=tls,
                 )
             )
         signals(running)
@@ -142,6 +145,7 @@ async def _build(
         ledger=ledger,
         vault=vault,
         prover=prover,
+        tls=TlsTerms(prover),
         reader=reader,
         metrics=metrics,
         service=service,

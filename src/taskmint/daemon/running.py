@@ -10,6 +10,7 @@ import structlog
 from aiohttp import web
 
 from taskmint.api.admin_api import AdminApi, Members, ReloadReply, Role
+from taskmint.api.connection import TlsTerms
 from taskmint.api.gate import Serving
 from taskmint.api.readiness import Components
 from taskmint.api.task_api import TaskApi
@@ -37,6 +38,7 @@ class Parts:
     ledger: Ledger
     vault: VaultClient
     prover: Identity
+    tls: TlsTerms
     reader: PeerReader
     metrics: Metrics
     service: TaskService
