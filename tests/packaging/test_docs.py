@@ -1,0 +1,101 @@
+"""README and docs say what is true: their shell blocks run, their links lead somewhere."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from source_tree import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
+
+# `make` would run this very suite again: its targets are resolved, not made. The demo has its own
+# test, and this suite is the other one.
+SHIM = f'#!/bin/sh\nexec /usr/bin/make --dry-run --directory="{REPOSITORY}" "$@" > /dev/null\n'
+
+
+def blocks(language: str) -> Iterator[tuple[str, str]]:
+    """Every fenced block of a language: where it stands, and its text."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for found in FENCE.finditer(text):
+            if found[1] == language:
+                line = text[: found.start()].count("\n") + 1
+                yield f"{page.relative_to(REPOSITORY)}:{line}", found[2]
+
+
+def parameters(language: str) -> list[object]:
+    """The same as pytest parameters, named by where they stand."""
+    return [pytest.param(text, id=where) for where, text in blocks(language)]
+
+
+@pytest.mark.parametrize("block", parameters("sh"))
+def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
+    """Copied into a shell of its own, it succeeds; in a directory with the checkout's .venv."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "bin").mkdir()
+    make = tmp_path / "bin" / "make"
+    make.write_text(SHIM)
+    make.chmod(0o755)
+    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with (tmp_path / "output").open("w+") as output:
+        result = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=tmp_path,
+            env={**os.environ, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=50,
+        )
+        output.seek(0)
+        assert result.returncode == 0, output.read()
+
+
+@pytest.mark.parametrize("block", parameters("python"))
+def test_a_python_block_imports_what_exists(block: str) -> None:
+    """It parses, and every name that it imports is there."""
+    indented = "async def example():\n" + "".join(f"    {line}\n" for line in block.splitlines())
+    imports = [node for node in ast.walk(ast.parse(indented)) if isinstance(node, ast.ImportFrom)]
+
+    assert imports
+    for node in imports:
+        assert node.module is not None
+        names = ", ".join(alias.name for alias in node.names)
+        subprocess.run([sys.executable, "-c", f"from {node.module} import {names}"], check=True)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    """A relative link names a file of the repository."""
+    for found in LINK.finditer(page.read_text(encoding="utf-8")):
+        assert (page.parent / found[1]).exists(), found[1]
+
+
+def test_the_readme_names_what_exists() -> None:
+    """The table of places, and the two commands that CI runs."""
+    text = PAGES[0].read_text(encoding="utf-8")
+    ci = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    places = re.findall(r"`((?:config|docs|systemd|Dockerfile)[^`]*)`", text)
+
+    assert len(places) >= 6
+    assert all((REPOSITORY / place).exists() for place in places), places
+    assert "make test" in text
+    assert "make test" in ci
+
+
+def test_every_promise_stands_in_the_readme_with_its_limits() -> None:
+    """P1 to P12, each once, none without a limit."""
+    text = PAGES[0].read_text(encoding="utf-8")
+    rows = re.findall(r"^\| P(\d+) \| (.+) \| (.+) \|$", text, re.MULTILINE)
+
+    assert [int(number) for number, _, _ in rows] == list(range(1, 13))
+    assert all(promise and limits for _, promise, limits in rows)
