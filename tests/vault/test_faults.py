@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from taskmint.errors import BackendFailed, Code, Unavailable
-from taskmint.model.scope import Entitlement, EntitlementKind
+from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
 from taskmint.model.secret import Secret
 from taskmint.ports import Revocable, RevocableKind, TaskToken
 from taskmint.vault.client import VaultClient
@@ -32,6 +32,15 @@ from vault.ground import LOG, POLICY, Signer, plan_from, token_request, until
 
 PLAN = plan_from(POLICY.replace("MOUNT", "warehouse"))
 WAREHOUSE = Entitlement("warehouse", EntitlementKind.SECRET, "warehouse", "creds/orders-ro-eu")
+HANDED = Entitlement(
+    "vault",
+    EntitlementKind.TOKEN,
+    "auth/token",
+    "create/taskmint-hand-visitor.vault",
+    "POST",
+    {"policies": "reader", "ttl": "10m", "num_uses": 3},
+)
+VISITOR = "version: 1\ntasks:\n" + POLICY[POLICY.index("  visitor:") :]
 CREATE = "auth/token/create/"
 CREDS = "warehouse/creds/"
 
@@ -281,6 +290,150 @@ async def test_only_the_exact_words_mean_gone(
     server.faults.append(("sys/leases/lookup", answering(response)))
     with contextlib.suppress(BackendFailed, Unavailable):
         assert not await client.is_gone(lease)
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        {},
+        {"client_token": "t", "accessor": "a"},
+        {"client_token": "", "accessor": "a", "lease_duration": 60},
+        {"client_token": "t", "accessor": None, "lease_duration": 60},
+        {"client_token": "t", "accessor": "a", "lease_duration": 0},
+    ],
+)
+async def test_a_token_that_is_not_whole_is_an_unknown_outcome(
+    server: FakeVaultServer, client: VaultClient, auth: dict[str, Any]
+) -> None:
+    """Half a token, for a task or for a caller: a failure, and nothing is handed on."""
+    for path, ask in (
+        (CREATE, client.create_task_token(token_request())),
+        (f"{CREATE}taskmint-hand", client.mint(await _visitor(client), HANDED)),
+    ):
+        server.faults.append((path, answering(web.json_response({"auth": auth}))))
+        with pytest.raises(BackendFailed) as failed:
+            await ask
+        assert not failed.value.created_nothing
+
+
+async def _visitor(client: VaultClient) -> TaskToken:
+    return await client.create_task_token(token_request("visitor", ""))
+
+
+async def test_a_handed_token_must_be_the_one_asked_for(
+    server: FakeVaultServer, client: VaultClient
+) -> None:
+    """An orphan would outlive its task, and more policies are more than the definition gives."""
+    visitor = await _visitor(client)
+    whole = {"client_token": "t", "accessor": "a", "lease_duration": 60, "renewable": True}
+    for wrong in (
+        {"policies": ["reader"], "orphan": True},
+        {"policies": ["reader", "default"], "orphan": False},
+        {"policies": [], "orphan": False},
+    ):
+        answer = web.json_response({"auth": {**whole, **wrong}})
+        server.faults.append((f"{CREATE}taskmint-hand", answering(answer)))
+        with pytest.raises(BackendFailed):
+            await client.mint(visitor, HANDED)
+
+
+async def test_a_renewal_that_leaves_no_life_is_a_failure(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken
+) -> None:
+    """Zero, or no word of it; and a lease that is not there any more."""
+    minted = await client.mint(token, WAREHOUSE)
+    assert minted.revocable is not None
+    for body in ({"lease_duration": 0}, {}, {"lease_duration": "60"}):
+        server.faults.append(("sys/leases/renew", answering(web.json_response(body))))
+        with pytest.raises(BackendFailed):
+            await client.renew(minted.revocable, timedelta(seconds=60))
+    await client.revoke(minted.revocable)
+    with pytest.raises(BackendFailed, match="lease not found"):
+        await client.renew(minted.revocable, timedelta(seconds=60))
+
+
+async def test_warnings_of_vault_reach_the_caller(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken
+) -> None:
+    """N4: a TTL that was capped is said, cut to what can stand in a line."""
+    body = {
+        "lease_id": f"{CREDS}orders-ro-eu/1",
+        "lease_duration": 5,
+        "data": {"password": "x"},
+        "warnings": ['TTL of "60s" exceeded the effective max_ttl of "5s"\n', 5],
+    }
+    server.faults.append((CREDS, answering(web.json_response(body))))
+    minted = await client.mint(token, WAREHOUSE)
+    assert minted.ttl == timedelta(seconds=5)
+    assert minted.warnings == ('TTL of "60s" exceeded the effective max_ttl of "5s"',)
+
+
+# --- the probe -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "failure"),
+    [
+        (errors(500, "failed to execute query: ERROR: out of memory"), BackendFailed),
+        (errors(500, "taskmint-probe sessions=many roles=0"), BackendFailed),
+        (web.json_response({"data": {"username": "made"}}), BackendFailed),
+        (errors(503, "Vault is sealed"), Unavailable),
+    ],
+)
+async def test_a_probe_that_does_not_count_is_a_failure(
+    server: FakeVaultServer,
+    client: VaultClient,
+    response: web.Response,
+    failure: type[Exception],
+) -> None:
+    """Anything but the counts; and the probe's token is revoked in every case."""
+    before = set(server.tokens)
+    server.faults.append((f"{CREDS}taskmint-probe-", answering(response)))
+    with pytest.raises(failure):
+        await client.probe(token_request(), replace(WAREHOUSE, proof=ProofLevel.SESSIONS))
+    assert set(server.tokens) == before
+
+
+async def test_a_probe_whose_token_cannot_be_revoked_still_counts(
+    server: FakeVaultServer, client: VaultClient
+) -> None:
+    """The counts stand; the token, which nobody renews, ends by its period."""
+    counted = errors(500, "1 error occurred:\n\t* taskmint-probe sessions=3 roles=1 (P0001)\n\n")
+    server.faults.append((f"{CREDS}taskmint-probe-", answering(counted)))
+    server.faults.append(("auth/token/revoke-accessor", answering(errors(500, "no"))))
+    probed = await client.probe(token_request(), replace(WAREHOUSE, proof=ProofLevel.SESSIONS))
+    assert (probed.sessions, probed.roles) == (3, 1)
+
+
+async def test_only_what_promises_sessions_is_probed(client: VaultClient) -> None:
+    """Asking for another proof is a bug of the caller's."""
+    with pytest.raises(ValueError, match="promises no proof"):
+        await client.probe(token_request(), WAREHOUSE)
+
+
+# --- a plan that changes -------------------------------------------------------------------
+
+
+async def test_a_retired_plan_ends_tasks_and_starts_none(
+    server: FakeVaultServer, client: VaultClient
+) -> None:
+    """P11: after a reload that narrows, what it forbids is not started, and is proven ended."""
+    narrow = plan_from(POLICY.replace("MOUNT", "warehouse").replace("[eu, us]", "[us]"))
+    lone = plan_from(VISITOR)
+    token = await client.create_task_token(token_request())
+    minted = await client.mint(token, WAREHOUSE)
+    assert minted.revocable is not None
+    client.swap_plan(narrow)
+    client.swap_plan(lone)
+    with pytest.raises(BackendFailed) as outside:
+        await client.create_task_token(token_request())
+    assert outside.value.created_nothing
+    counted = errors(500, "taskmint-probe sessions=0 roles=0")
+    server.faults.append((f"{CREDS}taskmint-probe-", answering(counted)))
+    await client.revoke(minted.revocable)
+    assert await client.is_gone(minted.revocable)
+    probed = await client.probe(token_request(), replace(WAREHOUSE, proof=ProofLevel.SESSIONS))
+    assert probed.sessions == 0
 
 
 # --- what is sent --------------------------------------------------------------------------
