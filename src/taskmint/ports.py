@@ -50,6 +50,16 @@ class Identity(Protocol):
         """None when callers can be proven now, else the reason why not."""
 
 
+class Authorities(Protocol):
+    """Tells when what vouched for callers is withdrawn, so that what rests on it ends (P4)."""
+
+    def stands(self, authority: str) -> bool:
+        """Whether a `Caller.authority` has not been withdrawn since, as far as it is known."""
+
+    async def changed(self, after: int) -> int:
+        """Wait until `stands` may have other answers; pass 0, then what it returned last."""
+
+
 @dataclass(frozen=True, slots=True)
 class BoundProcess:
     """A process a task is bound to, as recorded in the ledger; all four make it the same one."""

@@ -50,7 +50,7 @@ def test_a_good_token_says_who_and_until_when() -> None:
 
     assert verify(token) == JwtSvid(
         spiffe_id=SpiffeId("example.org", "/ns/orders/sa/report"),
-        authority="example.org#k1",
+        authority="jwt:example.org#k1",
         not_before=NOW - 60,
         expires_at=NOW + 240,
         evidence=evidence_of(token),

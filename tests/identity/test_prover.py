@@ -393,3 +393,37 @@ def test_verdicts_are_bounded() -> None:
         assert 0 < len(verdicts) <= 10
     verdicts.use(Believed())
     assert len(verdicts) == 0
+
+
+# --- withdrawal ------------------------------------------------------------------------------
+
+
+async def test_a_callers_authority_stands_until_it_is_withdrawn(
+    agent: Agent, clock: ClockAtNow, peer: Peer
+) -> None:
+    """P4: a rotation that keeps the key keeps it standing; without the key it is withdrawn."""
+    async with proving(agent, clock) as prover:
+        caller = await prover.identify(bearing(agent.authority.token()), peer)
+        authority = caller.authority
+        assert prover.prover.stands(authority)
+        seen = await prover.prover.changed(0)
+        await said(prover, agent, [agent.authority, Authority.ecdsa("k9")])
+        assert await prover.prover.changed(seen) > seen
+        assert prover.prover.stands(authority)
+        agent.refusal = grpc.StatusCode.PERMISSION_DENIED
+        await agent.push()
+        await prover.heard(lambda api: not api.trust.jwt)
+        assert prover.prover.stands(authority)
+        agent.refusal = None
+        agent.bundles["spiffe://example.org"] = jwks([Authority.ecdsa("k9")])
+        await prover.heard(lambda api: bool(api.trust.jwt))
+        assert not prover.prover.stands(authority)
+
+
+async def test_a_domain_that_is_not_believed_any_more_is_withdrawn(
+    agent: Agent, clock: ClockAtNow
+) -> None:
+    """After a restart with another list, adopted tasks of a domain left out end."""
+    async with proving(agent, clock, trust_domains=frozenset({"example.org"})) as prover:
+        assert not prover.prover.stands("jwt:partner.test#k1")
+        assert prover.prover.stands("jwt:example.org#k1")

@@ -51,7 +51,7 @@ def test_a_good_chain_says_who_and_until_when() -> None:
 
     assert svid.spiffe_id == SpiffeId.parse(ID)
     assert svid.expires_at == leaf.certificate.not_valid_after_utc
-    assert svid.authority.startswith("example.org#")
+    assert svid.authority.startswith("x509:example.org#")
     assert len(svid.evidence) == 64
 
 

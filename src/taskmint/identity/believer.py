@@ -49,6 +49,13 @@ class Believer:
             self._heard = trust
         return self._believed
 
+    def stands(self, authority: str) -> bool:
+        """Whether an SVID's authority is still believed, as far as it is known (Trust.stands)."""
+        domain = authority.partition(":")[2].partition("#")[0]
+        if self._named and domain not in self._named:
+            return False
+        return self._api.trust.stands(authority)
+
     def ready(self) -> str | None:
         """None when JWT-SVIDs can be verified now, else the reason why not."""
         why_not = self._api.ready()

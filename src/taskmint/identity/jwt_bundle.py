@@ -44,6 +44,11 @@ JwtBundle: TypeAlias = Mapping[str, JwtAuthority]
 JwtBundles: TypeAlias = Mapping[str, JwtBundle]
 
 
+def jwt_authority(trust_domain: str, key_id: str) -> str:
+    """Name an authority, for telling later whether it was withdrawn."""
+    return f"jwt:{trust_domain}#{key_id}"
+
+
 def parse_jwt_bundle(jwks: bytes) -> JwtBundle:
     """Return authorities by key id; an empty set is valid. Raises ValueError."""
     if len(jwks) > MAX_BYTES:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from taskmint.errors import Code, Unproven
 from taskmint.model.spiffe import SpiffeId
 
-from .jwt_bundle import JwtAuthority, JwtBundles, decode_base64url
+from .jwt_bundle import JwtAuthority, JwtBundles, decode_base64url, jwt_authority
 from .strict_json import Object, decode_object
 
 _SEGMENTS: Final = 3
@@ -99,7 +99,7 @@ def verify_jwt_svid(token: str, bundles: JwtBundles, rules: JwtRules, now: float
     jti = claims.get("jti")
     return JwtSvid(
         spiffe_id=spiffe_id,
-        authority=f"{spiffe_id.trust_domain}#{key_id}",
+        authority=jwt_authority(spiffe_id.trust_domain, key_id),
         not_before=not_before,
         expires_at=expires_at,
         evidence=evidence_of(token),

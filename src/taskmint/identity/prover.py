@@ -22,7 +22,7 @@ from .workload_api import WorkloadApi
 
 class Prover:
     """
-    Proves callers against what the Workload API says. Fits ports.Identity.
+    Proves callers against what the Workload API says. Fits ports.Identity and ports.Authorities.
 
     `trust_domains` are believed, when their bundles are known; none named means our own, which is
     the one of the X.509-SVID that the agent gives us.
@@ -38,6 +38,7 @@ class Prover:
         binding: TokenBinding = TokenBinding.UID,
     ) -> None:
         self.believer = Believer(api, trust_domains)
+        self._api = api
         self._clock = clock
         self._verdicts = Verdicts(rules)
         self._owners = TokenOwners(binding)
@@ -80,6 +81,14 @@ class Prover:
         _check_alive(peer)
         return caller
 
+    def stands(self, authority: str) -> bool:
+        """Whether a `Caller.authority` has not been withdrawn since, as far as it is known."""
+        return self.believer.stands(authority)
+
+    async def changed(self, after: int) -> int:
+        """Wait until what the agent says has changed since `after`; returns what to wait after."""
+        return await self._api.changed(after)
+
     def admit(self, chain: tuple[bytes, ...]) -> None:
         """Verify a chain when its connection is opened. Raises Unproven, Unavailable."""
         _require(self.believer.ready_x509())
@@ -101,6 +110,7 @@ class Prover:
             peer=peer,
             proven_until=datetime.fromtimestamp(svid.expires_at, UTC),
             evidence=svid.evidence,
+            authority=svid.authority,
         )
 
     def _by_chain(self, chain: tuple[bytes, ...], peer: Peer) -> Caller:
@@ -115,6 +125,7 @@ class Prover:
             peer=peer,
             proven_until=svid.expires_at,
             evidence=svid.evidence,
+            authority=svid.authority,
         )
 
     def _now(self) -> float:

@@ -12,8 +12,14 @@ from typing import Any, TypeVar
 
 from taskmint.model.spiffe import SpiffeId
 
-from .jwt_bundle import JwtBundles, parse_jwt_bundle
-from .x509_context import OwnSvid, X509Bundles, parse_own_svid, parse_x509_bundle
+from .jwt_bundle import JwtBundles, jwt_authority, parse_jwt_bundle
+from .x509_context import (
+    OwnSvid,
+    X509Bundles,
+    parse_own_svid,
+    parse_x509_bundle,
+    x509_authority,
+)
 
 B = TypeVar("B")
 
@@ -23,32 +29,73 @@ class Trust:
     """
     What the agent last said. Two pictures are the same only when they are the same object.
 
-    Bundles are keyed by trust domain name; `unreadable` names what was left out and why.
+    Bundles are keyed by trust domain name. `jwt_said` and `x509_said` are the last messages'
+    authorities, which outlast a refusal: being refused an identity says nothing about others'.
     """
 
     jwt: JwtBundles = field(default_factory=dict)
     x509: X509Bundles = field(default_factory=dict)
     own: OwnSvid | None = None
-    unreadable: Mapping[str, str] = field(default_factory=dict)
+    jwt_said: "Said | None" = None
+    x509_said: "Said | None" = None
+
+    @property
+    def unreadable(self) -> Mapping[str, str]:
+        """What was left out, and why."""
+        said = (self.jwt_said, self.x509_said)
+        return {name: why for one in said if one for name, why in one.unreadable.items()}
+
+    def stands(self, authority: str) -> bool:
+        """
+        Whether an SVID's authority has not been withdrawn, as far as it is known.
+
+        Only a message that can be read and does not name it withdraws it: an agent that is away,
+        refuses us, or sends a bundle that cannot be read has not said so.
+        """
+        kind, _, name = authority.partition(":")
+        said = {"jwt": self.jwt_said, "x509": self.x509_said}.get(kind)
+        if said is None or name.partition("#")[0] in said.unreadable:
+            return True
+        return authority in said.authorities
 
 
-def read_jwt_bundles(message: Any) -> tuple[JwtBundles, Mapping[str, str]]:
-    """Read a JWTBundlesResponse; returns what can be read, and why the rest cannot."""
-    return _read_each(message.bundles, parse_jwt_bundle)
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message: the authorities that it names, and the bundles that cannot be read, and why."""
+
+    authorities: frozenset[str]
+    unreadable: Mapping[str, str]
 
 
-def read_x509_context(message: Any) -> tuple[X509Bundles, OwnSvid | None, Mapping[str, str]]:
+def read_jwt_bundles(message: Any) -> tuple[JwtBundles, Said]:
+    """Read a JWTBundlesResponse; what cannot be read is left out."""
+    bundles, unreadable = _read_each(message.bundles, parse_jwt_bundle)
+    named = frozenset(
+        jwt_authority(domain, key_id) for domain, bundle in bundles.items() for key_id in bundle
+    )
+    return bundles, Said(named, unreadable)
+
+
+def read_x509_context(message: Any) -> tuple[X509Bundles, OwnSvid | None, Said]:
     """Read an X509SVIDResponse; the first SVID is our own (Workload API, section 5.2.1)."""
     bundles, unreadable = _read_each(message.federated_bundles, parse_x509_bundle)
-    if not message.svids:
-        return bundles, None, unreadable
-    first = message.svids[0]
-    try:
-        own = parse_own_svid(first.spiffe_id, first.x509_svid, first.x509_svid_key)
-    except ValueError as error:
-        return bundles, None, {**unreadable, "own X.509-SVID": str(error)}
-    local, why_not = _read_each({own.spiffe_id.trust_domain: first.bundle}, parse_x509_bundle)
-    return MappingProxyType({**bundles, **local}), own, {**unreadable, **why_not}
+    own = None
+    if message.svids:
+        first = message.svids[0]
+        try:
+            own = parse_own_svid(first.spiffe_id, first.x509_svid, first.x509_svid_key)
+        except ValueError as error:
+            unreadable = {**unreadable, "own X.509-SVID": str(error)}
+        else:
+            domain = own.spiffe_id.trust_domain
+            local, why_not = _read_each({domain: first.bundle}, parse_x509_bundle)
+            bundles, unreadable = {**bundles, **local}, {**unreadable, **why_not}
+    named = frozenset(
+        x509_authority(domain, certificate)
+        for domain, bundle in bundles.items()
+        for certificate in bundle
+    )
+    return MappingProxyType(bundles), own, Said(named, unreadable)
 
 
 def _read_each(
@@ -58,7 +105,8 @@ def _read_each(
     unreadable: dict[str, str] = {}
     for name, text in texts.items():
         try:
-            bundles[_trust_domain(name)] = parse(text)
+            name = _trust_domain(name)  # noqa: PLW2901 - its canonical spelling
+            bundles[name] = parse(text)
         except ValueError as error:
             unreadable[name] = str(error)
     return MappingProxyType(bundles), unreadable

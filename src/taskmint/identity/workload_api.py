@@ -8,7 +8,7 @@ agent withdrew it. It verifies nobody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -218,9 +218,9 @@ class WorkloadApi:
                 continue
             self._jwt.message = message
             self._jwt.why_not = "the Workload API gave no JWT bundle that can be read"
-            bundles, unreadable = read_jwt_bundles(message)
-            _report_unreadable(unreadable)
-            self._set(replace(self.trust, jwt=bundles, unreadable=unreadable))
+            bundles, said = read_jwt_bundles(message)
+            _report_unreadable(said.unreadable)
+            self._set(replace(self.trust, jwt=bundles, jwt_said=said))
 
     async def _follow_x509(self, stub: Any) -> None:
         async for message in self._messages(
@@ -233,9 +233,9 @@ class WorkloadApi:
                 continue
             self._x509.message = message
             self._x509.why_not = "the Workload API gave no X.509 bundle that can be read"
-            bundles, own, unreadable = read_x509_context(message)
-            _report_unreadable(unreadable)
-            self._set(replace(self.trust, x509=bundles, own=own))
+            bundles, own, said = read_x509_context(message)
+            _report_unreadable(said.unreadable)
+            self._set(replace(self.trust, x509=bundles, own=own, x509_said=said))
 
     async def _messages(
         self, open_stream: Callable[[], Any], name: str, lost: Callable[[str], None]
@@ -338,7 +338,7 @@ def _unavailable(detail: str) -> Unavailable:
     )
 
 
-def _report_unreadable(unreadable: Any) -> None:
+def _report_unreadable(unreadable: Mapping[str, str]) -> None:
     for name, why in unreadable.items():
         _log.warning("bundle_unreadable", bundle=name, reason=why)
 

@@ -11,6 +11,7 @@ from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
@@ -48,6 +49,11 @@ def parse_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
 def parse_x509_bundle(der: bytes) -> tuple[x509.Certificate, ...]:
     """Read concatenated DER roots; none is valid and trusts nobody. Raises ValueError."""
     return tuple(map(load_certificate, split_der(der)))
+
+
+def x509_authority(trust_domain: str, certificate: x509.Certificate) -> str:
+    """Name an authority, for telling later whether it was withdrawn."""
+    return f"x509:{trust_domain}#{certificate.fingerprint(hashes.SHA256()).hex()}"
 
 
 def load_certificate(der: bytes) -> x509.Certificate:

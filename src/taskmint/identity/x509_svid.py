@@ -21,7 +21,7 @@ from taskmint.errors import Code, Unproven
 from taskmint.model.spiffe import SpiffeId
 
 from .jwt_bundle import MIN_RSA_BITS
-from .x509_context import X509Bundles, load_certificate
+from .x509_context import X509Bundles, load_certificate, x509_authority
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -48,8 +48,7 @@ class X509Svid:
     """
     A verified leaf; it is valid while every certificate of its chain is.
 
-    `authority` is the SHA-256 (hex) of the root, prefixed by the trust domain; `evidence` is the
-    SHA-256 (hex) of the leaf.
+    `authority` names the root that the chain ends in; `evidence` is the leaf's SHA-256 (hex).
     """
 
     spiffe_id: SpiffeId
@@ -102,7 +101,7 @@ def verify_x509_svid(
     # 7.
     svid = X509Svid(
         spiffe_id=spiffe_id,
-        authority=f"{spiffe_id.trust_domain}#{sha256(chain[-1]).hexdigest()}",
+        authority=x509_authority(spiffe_id.trust_domain, certificates[-1]),
         not_before=begins,
         expires_at=ends,
         evidence=sha256(chain[0]).hexdigest(),

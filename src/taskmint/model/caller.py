@@ -23,6 +23,7 @@ class Caller:
 
     `proven_until` is the SVID's expiry; `evidence` is the SHA-256 (hex) of the SVID presented,
     which lets an auditor match a stolen token to a task without the ledger holding the token.
+    `authority` names the key or root that vouched, so that its withdrawal ends what rests on it.
     """
 
     spiffe_id: SpiffeId
@@ -30,3 +31,4 @@ class Caller:
     peer: Peer
     proven_until: datetime
     evidence: str
+    authority: str = ""
