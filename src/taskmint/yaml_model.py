@@ -98,12 +98,20 @@ def _boolean(value: object) -> bool:
     return scalar.text == "true"
 
 
-def _duration(value: object) -> timedelta:
-    text = _scalar(value, "a duration", "for example 90s").text
+def parse_duration(text: str) -> timedelta:
+    """Read digits and a unit. Raises ValueError with a sentence that says what to write."""
     match = _DURATION.fullmatch(text)
     if not match:
-        raise refusal("must be a duration", "write digits and one of ms, s, m, h: 500ms, 90s, 15m")
+        raise ValueError("write digits and one of ms, s, m, h: 500ms, 90s, 15m")
     return int(match[1]) * _UNITS[match[2]]
+
+
+def _duration(value: object) -> timedelta:
+    text = _scalar(value, "a duration", "for example 90s").text
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise refusal("must be a duration", str(error)) from None
 
 
 def _timestamp(value: object) -> datetime:

@@ -1,0 +1,205 @@
+"""
+`taskmint policy`: check, test and question policy files, without a daemon.
+
+Exits 0 for yes, 1 for a finding, a denial, a failed test or anything that widened, 2 for wrong
+usage, 4 when a file cannot be used.
+"""
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import click
+
+from taskmint.errors import ConfigError, Finding
+from taskmint.policy.access import Access, who_can
+from taskmint.policy.change import Direction
+from taskmint.policy.difference import difference
+from taskmint.policy.enumerate import EnumeratedDefinition, enumerate_definitions
+from taskmint.policy.json_schema import policy_json_schema
+from taskmint.policy.lint import lint
+
+from .policy_explain import explain
+from .policy_inputs import (
+    EXIT_FINDING,
+    config_option,
+    errors_to_exit_codes,
+    finding_json,
+    output_option,
+    policy_options,
+    print_json,
+    sources,
+)
+from .policy_test import test
+
+_PATHS: Final = click.argument(
+    "paths", nargs=-1, type=click.Path(exists=True, path_type=Path), metavar="[PATH]..."
+)
+
+
+@click.group()
+def policy() -> None:
+    """Check and question policy files."""
+
+
+policy.add_command(explain)
+policy.add_command(test)
+
+
+@policy.command()
+@_PATHS
+@config_option
+@click.option("--strict", is_flag=True, help="Exit 1 for lints as well.")
+@output_option
+def check(paths: tuple[Path, ...], config_file: Path | None, output: str, *, strict: bool) -> None:
+    """
+    Load policy files, and say everything that is wrong or doubtful.
+
+    PATH is a policy file or a directory of *.yaml; without one, the configuration's are checked.
+    """
+    findings: tuple[Finding, ...] = ()
+    lints: tuple[Finding, ...] = ()
+    summary = ""
+    try:
+        given = sources(paths, config_file)
+        loaded = given.load()
+    except ConfigError as error:
+        findings = tuple(sorted(error.findings))
+    else:
+        lints = lint(loaded, given.classes, datetime.now(UTC))
+        shadows = f", {len(loaded.shadows)} shadows" if loaded.shadows else ""
+        summary = f"fine: {len(loaded.definitions)} tasks{shadows}, digest {loaded.digest}"
+    if output == "json":
+        print_json(
+            {
+                "valid": not findings,
+                "findings": [finding_json(finding) for finding in findings],
+                "lints": [finding_json(finding) for finding in lints],
+            }
+        )
+    else:
+        for finding in findings:
+            click.echo(str(finding))
+        for finding in lints:
+            click.echo(f"{finding} (lint)")
+        click.echo(summary or f"{len(findings)} findings; nothing was loaded")
+    sys.exit(EXIT_FINDING if findings or (strict and lints) else 0)
+
+
+@policy.command("who-can")
+@click.argument("vault_path")
+@policy_options
+@output_option
+@errors_to_exit_codes
+def who_can_reach(
+    vault_path: str, paths: tuple[Path, ...], config_file: Path | None, output: str
+) -> None:
+    """
+    Say who reaches a Vault path, and through which task; exits 1 when nobody does.
+
+    VAULT_PATH stands below /v1/; in it `*` is any one segment.
+    """
+    found = who_can(sources(paths, config_file).load(), vault_path)
+    if output == "json":
+        print_json([_access_json(access) for access in found])
+    else:
+        for access in found:
+            click.echo(f"{access.request}  through {access.task} ({access.owner})")
+            for pattern in access.who:
+                click.echo(f"    {pattern}")
+            for term in access.terms:
+                click.echo(f"    only {term}")
+        if not found:
+            click.echo(f"nobody reaches {vault_path}")
+    sys.exit(0 if found else EXIT_FINDING)
+
+
+def _access_json(access: Access) -> dict[str, object]:
+    return {
+        "request": access.request,
+        "task": access.task,
+        "entitlement": access.entitlement,
+        "owner": access.owner,
+        "who": list(access.who),
+        "terms": list(access.terms),
+    }
+
+
+@policy.command()
+@click.argument("old", type=click.Path(exists=True, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, path_type=Path))
+@config_option
+@output_option
+@errors_to_exit_codes
+def diff(old: Path, new: Path, config_file: Path | None, output: str) -> None:
+    """Say in words who gained and lost what; exits 1 when anything widened."""
+    before = sources([old], config_file).load()
+    after = sources([new], config_file).load()
+    changes = difference(before, after)
+    if output == "json":
+        print_json(
+            [
+                {
+                    "direction": change.direction.value,
+                    "task": change.task,
+                    "sentence": change.sentence,
+                }
+                for change in changes
+            ]
+        )
+    else:
+        for change in changes:
+            click.echo(f"{change.direction.value:<9} {change.sentence}")
+        if not changes:
+            click.echo("nothing that decides has changed")
+    widened = any(change.direction is Direction.WIDENED for change in changes)
+    sys.exit(EXIT_FINDING if widened else 0)
+
+
+@policy.command()
+def schema() -> None:
+    """Print the JSON Schema of a policy file, for editors."""
+    print_json(policy_json_schema())
+
+
+@policy.command("enumerate")
+@policy_options
+@output_option
+@errors_to_exit_codes
+def span(paths: tuple[Path, ...], config_file: Path | None, output: str) -> None:
+    """Print every request of Vault that the policy spans; `+` is any one segment."""
+    spanned = enumerate_definitions(sources(paths, config_file).load())
+    if output == "json":
+        print_json([_definition_json(definition) for definition in spanned])
+        return
+    for definition in spanned:
+        for combination in definition.combinations:
+            values = " ".join(f"{name}={value}" for name, value in combination.parameters.items())
+            click.echo(f"{definition.name} {values}".rstrip())
+            click.echo(f"    policy {combination.token_policy}")
+            for entitlement in combination.entitlements:
+                request = f"{entitlement.method} {entitlement.mount}/{entitlement.path}"
+                click.echo(f"    {entitlement.name}: {request}")
+
+
+def _definition_json(definition: EnumeratedDefinition) -> dict[str, object]:
+    return {
+        "task": definition.name,
+        "token_role": definition.token_role,
+        "combinations": [
+            {
+                "token_policy": combination.token_policy,
+                "parameters": dict(combination.parameters),
+                "requests": {
+                    entitlement.name: {
+                        "method": entitlement.method,
+                        "path": f"{entitlement.mount}/{entitlement.path}",
+                        "body": dict(entitlement.body),
+                    }
+                    for entitlement in combination.entitlements
+                },
+            }
+            for combination in definition.combinations
+        ],
+    }
