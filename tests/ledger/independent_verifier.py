@@ -154,7 +154,7 @@ def _beside(database: sqlite3.Connection, rows: list[dict[str, Any]]) -> Iterato
         yield "the projection does not follow from the rows"
     for name, query in CLEAR.items():
         opened = {
-            position: sha256(salt + value.encode())
+            position: sha256(salt + value.encode("utf-8", "surrogateescape"))
             for position, salt, value in database.execute(query)
         }
         committed = {row["position"]: row for row in rows if row[name] is not None}

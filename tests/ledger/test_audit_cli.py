@@ -159,6 +159,20 @@ async def test_show_tells_of_denials_failures_and_what_is_not_over(tmp_path: Pat
     assert stories[2]["lived_seconds"] is None
 
 
+async def test_durations_come_from_the_rows_when_nothing_else_is_known(tmp_path: Path) -> None:
+    """A task that is still being taken back: how long it lived follows from the rows' times."""
+    task = a_task()
+    path = await written(tmp_path / "ledger", *list(life(task))[:4])
+    story = await asyncio.to_thread(printed, "show", task, "--ledger", path)
+
+    assert (story["state"], story["lived_seconds"]) == ("revoking", 3.0)
+    assert story["revocation_seconds"] is None
+
+    await asyncio.to_thread(change, path, "UPDATE entries SET at = 'x' WHERE event = 'ending'")
+    story = await asyncio.to_thread(printed, "show", task, "--ledger", path)
+    assert story["lived_seconds"] is None
+
+
 async def test_purged_texts_say_so(tmp_path: Path) -> None:
     """After retention the story lacks what humans typed, and says why."""
     task = a_task()

@@ -168,6 +168,15 @@ def test_a_recomputed_chain_shows_against_an_exported_head() -> None:
     assert kinds(forged, head_of(rows[2])) == {FindingKind.REWRITTEN}
 
 
+def test_every_exported_head_counts() -> None:
+    """Two heads of one position that differ prove a rewriting, whichever of them fits now."""
+    row = chain(*life(a_task()))[0]
+    other = Head(1, "00" * 32)
+
+    for heads in ((head_of(row), other), (other, head_of(row))):
+        assert kinds((row,), *heads) == {FindingKind.REWRITTEN}
+
+
 def test_deletion_in_the_middle_shows() -> None:
     """Missing positions are a finding, with or without recomputed hashes."""
     rows = chain(*life(a_task()))

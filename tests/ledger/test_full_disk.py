@@ -1,16 +1,19 @@
 """P7 on a disk that is full, or that fails: refused with a reason, every promised row intact."""
 
+import asyncio
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import IO
 
 import pytest
 
 from ledger import independent_verifier
+from ledger.lives import a_task, life, written
 from ledger.test_crash import command, environment, promised, stored
 
 # A mount namespace of our own, with a user namespace where we are not root: nothing to clean up.
@@ -94,6 +97,34 @@ def test_a_full_disk_loses_nothing_and_heals(small_disk: Path) -> None:
     assert "full" in again
     assert 0 < before <= kept
     assert kept < after <= kept_after
+
+
+async def test_a_copy_on_a_medium_without_writes_is_read(
+    small_disk: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A backup on read-only media is verified; one with a write-ahead log left says why not."""
+    path = await written(tmp_path_factory.mktemp("source") / "ledger", *life(a_task()))
+    script = """
+        mount -t tmpfs none "$1"
+        cp "$2" "$1/ledger.db"
+        [ -z "$4" ] || touch "$1/ledger.db-wal"
+        mount -o remount,ro "$1"
+        exec "$3" -m taskmint audit verify --ledger "$1/ledger.db"
+    """
+
+    async def verified(wal: str) -> tuple[int | None, str, str]:
+        words = ("sh", str(small_disk), str(path), sys.executable, wal)
+        process = await asyncio.create_subprocess_exec(
+            *NAMESPACE, "sh", "-euc", script, *words, stdout=PIPE, stderr=PIPE
+        )
+        out, err = await process.communicate()
+        return process.returncode, out.decode(), err.decode()
+
+    code, out, _ = await verified("")
+    assert (code, out[:14]) == (0, "intact: 5 rows")
+    code, _, err = await verified("left behind")
+    assert code == 3
+    assert "cannot be read: SQLite says" in err
 
 
 def test_a_failing_disk_is_a_lasting_fault(tmp_path: Path) -> None:

@@ -36,8 +36,9 @@ from ledger.lives import (
 from taskmint.errors import Code, Unavailable
 from taskmint.failpoints import Failpoint, Failpoints
 from taskmint.ledger import schema
+from taskmint.ledger.connection import BUSY_SECONDS
 from taskmint.ledger.group_commit import LARGEST_GROUP
-from taskmint.ledger.sqlite import SqliteLedger
+from taskmint.ledger.sqlite import Patience, SqliteLedger
 from taskmint.model.state import TERMINAL, TaskState
 from taskmint.ports import Entry, Event
 
@@ -247,9 +248,12 @@ async def test_a_value_that_json_cannot_carry_fails_its_own_append_only(tmp_path
 
         assert [isinstance(outcome, ValueError) for outcome in outcomes] == [False, True, False]
         assert ledger.head.position == 2
-    with pytest.raises(ValueError, match="zone"):
-        async with ledger_at(tmp_path / "ledger") as ledger:
-            await ledger.append(replace(intent(a_task()), at=START.replace(tzinfo=None)))
+        for wrong, said in (
+            (replace(intent(a_task()), at=START.replace(tzinfo=None)), "zone"),
+            (replace(accessor(a_task()), task=None), "handles belong to a task"),
+        ):
+            with pytest.raises(ValueError, match=said):
+                await ledger.append(wrong)
 
 
 # --- whose file it is ------------------------------------------------------------------------
@@ -293,7 +297,7 @@ def open_elsewhere(path: Path) -> str:
         "import asyncio, sys, pathlib\n"
         "from taskmint.errors import Unavailable\n"
         "from taskmint.failpoints import Failpoints\n"
-        "from taskmint.ledger.sqlite import SqliteLedger\n"
+        "from taskmint.ledger.sqlite import Patience, SqliteLedger\n"
         "async def main():\n"
         "    path, node = pathlib.Path(sys.argv[1]), sys.argv[2]\n"
         "    async with SqliteLedger(path, node=node, failpoints=Failpoints()):\n"
@@ -342,6 +346,20 @@ async def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         async with ledger:
             pass
     assert "install -d -m 0700" in refused.value.fix
+
+
+async def test_a_file_in_the_directorys_place_is_named(tmp_path: Path) -> None:
+    """The ledger's directory is a file, or the lock is a link: the reason, no traceback."""
+    await asyncio.to_thread((tmp_path / "file").write_text, "")
+    for path, said in (
+        (tmp_path / "file" / "ledger.db", "not a directory"),
+        (tmp_path / "ledger.db", "cannot be used"),
+    ):
+        (tmp_path / "ledger.db.lock").unlink(missing_ok=True)
+        (tmp_path / "ledger.db.lock").symlink_to(tmp_path / "file")
+        with pytest.raises(Unavailable, match=said):
+            async with SqliteLedger(path, node=NODE, failpoints=Failpoints()):
+                pass
 
 
 async def test_links_and_other_things_are_no_ledger(tmp_path: Path) -> None:
@@ -420,7 +438,11 @@ async def test_a_passing_fault_refuses_at_once_and_heals_by_itself(tmp_path: Pat
     directory = tmp_path / "ledger"
     directory.mkdir(mode=0o700)
     async with SqliteLedger(
-        directory / "ledger.db", node=NODE, failpoints=failpoints, changed=changes
+        directory / "ledger.db",
+        node=NODE,
+        failpoints=failpoints,
+        changed=changes,
+        patience=Patience(retry_seconds=0.05),
     ) as ledger:
         going = a_task()
         await ledger.append(intent(going))
@@ -447,7 +469,11 @@ async def test_an_unknown_outcome_is_read_back_from_the_disk(tmp_path: Path) -> 
     directory = tmp_path / "ledger"
     directory.mkdir(mode=0o700)
     async with SqliteLedger(
-        directory / "ledger.db", node=NODE, failpoints=failpoints, changed=changes
+        directory / "ledger.db",
+        node=NODE,
+        failpoints=failpoints,
+        changed=changes,
+        patience=Patience(retry_seconds=0.05),
     ) as ledger:
         with pytest.raises(Unavailable):
             await ledger.append(intent(a_task()))
@@ -459,23 +485,34 @@ async def test_an_unknown_outcome_is_read_back_from_the_disk(tmp_path: Path) -> 
 
 
 async def test_somebody_elses_lock_is_a_passing_fault(tmp_path: Path) -> None:
-    """An operator's open transaction stops appending for a while, with the reason, and no more."""
+    """An operator's open transaction stops appending, through several attempts, and no longer."""
     changes = Changes()
     directory = tmp_path / "ledger"
     directory.mkdir(mode=0o700)
     path = directory / "ledger.db"
-    async with SqliteLedger(path, node=NODE, failpoints=Failpoints(), changed=changes) as ledger:
+    async with SqliteLedger(
+        path,
+        node=NODE,
+        failpoints=Failpoints(),
+        changed=changes,
+        patience=Patience(retry_seconds=0.01),
+    ) as ledger:
         operator = await asyncio.to_thread(
             sqlite3.connect, path, isolation_level=None, check_same_thread=False
         )
         await asyncio.to_thread(operator.execute, "BEGIN IMMEDIATE")
         with pytest.raises(Unavailable, match="database is locked"):
-            await ledger.append(intent(a_task()))
+            await ledger.purge_older_than(START)
+        await asyncio.sleep(2 * BUSY_SECONDS)
+        for refused in (ledger.append(intent(a_task())), ledger.purge_older_than(START)):
+            with pytest.raises(Unavailable, match="database is locked"):
+                await refused
         await asyncio.to_thread(operator.execute, "ROLLBACK")
         operator.close()
         await changes.until(2)
         await ledger.append(intent(a_task()))
 
+    assert [reason is None for reason in changes.told] == [False, True]
     assert independent_verifier.verify(path) == []
 
 
@@ -503,12 +540,17 @@ async def test_a_disk_that_does_not_answer_is_not_waited_for(tmp_path: Path) -> 
     directory = tmp_path / "ledger"
     directory.mkdir(mode=0o700)
     async with SqliteLedger(
-        directory / "ledger.db", node=NODE, failpoints=disk, changed=changes, commit_seconds=0.05
+        directory / "ledger.db",
+        node=NODE,
+        failpoints=disk,
+        changed=changes,
+        patience=Patience(commit_seconds=0.05),
     ) as ledger:
         for _ in range(2):
             with pytest.raises(Unavailable, match=r"not finished a commit within 0\.05 s"):
                 await ledger.append(intent(a_task()))
         assert changes.told == [ledger.ready()]
+        assert changes.told[0] is not None
         disk.released.set()
         await changes.until(2)
         await ledger.append(intent(a_task()))
@@ -523,7 +565,7 @@ async def test_the_queue_is_bounded(tmp_path: Path) -> None:
     directory = tmp_path / "ledger"
     directory.mkdir(mode=0o700)
     async with SqliteLedger(
-        directory / "ledger.db", node=NODE, failpoints=disk, longest_queue=3
+        directory / "ledger.db", node=NODE, failpoints=disk, patience=Patience(longest_queue=3)
     ) as ledger:
         waiting = [asyncio.create_task(ledger.append(intent(a_task()))) for _ in range(3)]
         await asyncio.sleep(0)

@@ -176,7 +176,9 @@ class ChainCheck:
 
     def __init__(self, start: str, heads: Sequence[Head] = ()) -> None:
         self._start = start
-        self._heads = {head.position: head.hash for head in heads}
+        self._heads: dict[int, set[str]] = {}
+        for head in heads:
+            self._heads.setdefault(head.position, set()).add(head.hash)
         self._first: Row | None = None
         self._last: Row | None = None
         self._vouched: set[tuple[int, str]] = set()
@@ -188,8 +190,7 @@ class ChainCheck:
         else:
             yield ChainFinding(FindingKind.EDITED, row.position, "its hash does not fit its fields")
         yield from self._order(row)
-        exported = self._heads.pop(row.position, row.hash)
-        if exported != row.hash:
+        for exported in self._heads.pop(row.position, set()) - {row.hash}:
             detail = f"the exported head has the hash {exported}"
             yield ChainFinding(FindingKind.REWRITTEN, row.position, detail)
         self._first = self._first or row

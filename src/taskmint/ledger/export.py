@@ -5,12 +5,16 @@ Lease ids and accessors never leave: of them an export holds the commitment alon
 """
 
 import json
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 from taskmint.model.scope import Json
 
-from .chain import FORMAT
+from .chain import FORMAT, Head
 from .reader import Header
 from .rows import StoredRow
+
+HEAD_EVENT: Final = "ledger_head"  # the log event that exports a head
 
 
 def header_json(header: Header) -> dict[str, Json]:
@@ -46,6 +50,17 @@ def row_json(stored: StoredRow) -> dict[str, Json]:
     if clear := stored.free_text:
         exported["free_text_clear"] = {"salt": clear.salt.hex(), "value": parsed(clear.text)}
     return exported
+
+
+def exported_heads(lines: Iterable[str], genesis: str) -> Iterator[Head]:
+    """Yield the heads of one ledger from a daemon's log; other lines are passed over."""
+    for line in lines:
+        event = parsed(line[max(line.find("{"), 0) :])
+        if isinstance(event, dict) and (event.get("event"), event.get("ledger")) == (
+            HEAD_EVENT,
+            genesis,
+        ):
+            yield Head.parse(str(event.get("head")))
 
 
 def parsed(text: str) -> Json:

@@ -94,6 +94,11 @@ class LedgerReader:
         ((count,),) = self._fetch("SELECT count(*) FROM entries")
         return int(count)
 
+    def begins(self) -> int:
+        """Return the first row's position; 1 of an empty ledger."""
+        ((first,),) = self._fetch("SELECT coalesce(min(position), 1) FROM entries")
+        return int(first)
+
     def head(self) -> Head | None:
         """Return the newest row's position and hash; None of an empty ledger."""
         newest = self.newest(1)

@@ -157,11 +157,32 @@ DELETE FROM free_text WHERE position IN (
 """
 
 
-# Of the positions, which have no gaps: the first, and the one after the last.
+# The newest row that retention may remove: at most :most rows, none of or behind an unfinished
+# task's first, none at or behind the first that is young enough, and never the newest of all.
+SELECT_REMOVABLE: Final = """
+SELECT min(
+  first + :most - 1,
+  last - 1,
+  :before - 1,
+  coalesce(
+    (SELECT min(e.position) FROM unfinished AS u JOIN entries AS e ON e.task = u.task) - 1, last
+  ),
+  coalesce(
+    (SELECT min(position) FROM entries WHERE position < first + :most AND at >= :at) - 1, last
+  )
+), first FROM (SELECT min(position) AS first, max(position) AS last FROM entries)
+"""
+SELECT_HASH: Final = "SELECT hash FROM entries WHERE position = ?"
+REMOVE_ROWS: Final = (
+    "DELETE FROM free_text WHERE position <= ?",
+    "DELETE FROM entries WHERE position <= ?",
+)
+
+# Of the positions: the first, and the one after the last.
 SELECT_BOUNDS: Final = """
 SELECT coalesce(min(position), 1), coalesce(max(position), 0) + 1 FROM entries
 """
-SELECT_TIME: Final = "SELECT at FROM entries WHERE position = ?"
+SELECT_TIME: Final = "SELECT at FROM entries WHERE position >= ? ORDER BY position LIMIT 1"
 
 _INSERT: Final = "INSERT INTO incoming VALUES "
 _VALUES: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"

@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,9 +25,25 @@ from .reader import LedgerReader
 from .rows import SALT_BYTES, Prepared, entry_of, instant, prepare
 from .writer import LedgerWriter
 
-FIRST_RETRY_SECONDS: Final = 1.0
 LONGEST_RETRY_SECONDS: Final = 30.0
-PURGED_AT_ONCE: Final = 500  # rows per transaction, so that appends do not wait for a purge
+ROWS_AT_ONCE: Final = 1000  # per transaction, so that appends do not wait for retention
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """
+    For how many and how long the ledger waits.
+
+    `longest_queue` entries may wait for the disk; a commit may take `commit_seconds`; the first
+    attempt to open the file anew after a passing fault comes after `retry_seconds`.
+    """
+
+    longest_queue: int = LONGEST_QUEUE
+    commit_seconds: float = COMMIT_SECONDS
+    retry_seconds: float = 1.0
+
+
+_PATIENCE: Final = Patience()
 
 
 class SqliteLedger:
@@ -48,14 +65,12 @@ class SqliteLedger:
         node: str,
         failpoints: Failpoints,
         changed: Callable[[str | None], None] = lambda _: None,
-        longest_queue: int = LONGEST_QUEUE,
-        commit_seconds: float = COMMIT_SECONDS,
+        patience: Patience = _PATIENCE,
     ) -> None:
         self._path = path
         self._writer = LedgerWriter(path, node, failpoints)
         self._changed = changed
-        self._longest_queue = longest_queue
-        self._commit_seconds = commit_seconds
+        self._patience = patience
         self._commits: GroupCommit[Prepared] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._reason: str | None = None
@@ -65,8 +80,8 @@ class SqliteLedger:
         commits = GroupCommit(
             self._writer.append,
             noticed=self._notice,
-            longest_queue=self._longest_queue,
-            deadline=self._commit_seconds,
+            longest_queue=self._patience.longest_queue,
+            deadline=self._patience.commit_seconds,
         )
         commits.start()
         try:
@@ -124,20 +139,28 @@ class SqliteLedger:
 
         Raises Unavailable(ledger_unavailable).
         """
-        if self._commits is None:
-            raise refusal("the ledger is not open")
         at = instant(moment)
-        counts: list[int] = []
-        while not counts or counts[-1] == PURGED_AT_ONCE:
-            await self._commits.run(
-                lambda: counts.append(self._writer.purge_free_text(at, PURGED_AT_ONCE))
-            )
-        return sum(counts)
+        return await self._by_and_by(lambda: self._writer.purge_free_text(at, ROWS_AT_ONCE))
+
+    async def remove_older_than(self, moment: datetime, *, now: datetime) -> int:
+        """
+        Remove the oldest rows, up to the first that is younger or whose task is unfinished.
+
+        A row RETENTION vouches for them, so that the chain stays verifiable. Returns how many
+        rows are gone. Raises Unavailable(ledger_unavailable).
+        """
+        at = instant(moment)
+        return await self._by_and_by(lambda: self._writer.remove_rows(at, ROWS_AT_ONCE, now))
 
     @property
     def head(self) -> Head:
         """The newest durable row's position and hash: export it, and truncation shows."""
         return self._writer.head
+
+    @property
+    def genesis(self) -> str:
+        """What its first row follows: tells this ledger's heads from another's."""
+        return self._writer.genesis
 
     @property
     def waiting(self) -> int:
@@ -148,6 +171,15 @@ class SqliteLedger:
     def repaired(self) -> tuple[str, ...]:
         """Tasks whose projection did not follow from the rows when the file was opened."""
         return self._writer.repaired
+
+    async def _by_and_by(self, step: Callable[[], int]) -> int:
+        """Repeat a step on the writer's thread, letting appends in between, until it does less."""
+        if self._commits is None:
+            raise refusal("the ledger is not open")
+        counts: list[int] = []
+        while not counts or counts[-1] == ROWS_AT_ONCE:
+            await self._commits.run(lambda: counts.append(step()))
+        return sum(counts)
 
     async def _stop(self, commits: GroupCommit[Prepared]) -> None:
         self._commits = None
@@ -168,7 +200,7 @@ class SqliteLedger:
             self._recovery = asyncio.create_task(recovery, name="ledger-recovery")
 
     async def _recover(self, commits: GroupCommit[Prepared]) -> None:
-        delay = FIRST_RETRY_SECONDS
+        delay = self._patience.retry_seconds
         while (fault := self._writer.fault) and fault.passing:
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_RETRY_SECONDS)

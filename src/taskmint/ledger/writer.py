@@ -8,18 +8,20 @@ have dropped what it could not write, and a second fsync would succeed over the 
 import os
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from taskmint.errors import Unavailable
 from taskmint.failpoints import Failpoint, Failpoints
+from taskmint.ports import Entry, Event
 
 from . import schema
 from .chain import SCHEMA, ChainCheck, Head, Row, link
 from .connection import Connection, Fault, Faulty, connect_writer, translated
 from .files import claim, refusal
 from .reader import Header, LedgerReader, read_header
-from .rows import Prepared
+from .rows import Prepared, prepare
 
 CHECKED_ROWS: Final = 1000  # at the end of the chain, at each opening
 
@@ -38,6 +40,7 @@ class LedgerWriter:
         self._lock: int | None = None
         self._connection: Connection | None = None
         self.head = Head(0, "")
+        self.genesis = ""
         self.fault: Fault | None = None
         self.repaired: tuple[str, ...] = ()
 
@@ -130,6 +133,34 @@ class LedgerWriter:
         except Faulty as error:
             raise self._fail(error) from error
 
+    def remove_rows(self, at: str, most: int, now: datetime) -> int:
+        """
+        Remove up to `most` of the oldest rows, older than `at`; return how many are gone.
+
+        In one transaction a row RETENTION is appended that vouches for them. What an unfinished
+        task wrote, and whatever stands behind it, stays. Raises Unavailable(ledger_unavailable).
+        """
+        connection = self._usable()
+        try:
+            with translated():
+                bounds = {"at": at, "before": _first_not_before(connection, at), "most": most}
+                through, first = connection.execute(schema.SELECT_REMOVABLE, bounds).fetchone()
+                if first is None or through < first:
+                    return 0
+                (hashed,) = connection.execute(schema.SELECT_HASH, (through,)).fetchone()
+                facts = {"genesis": self.genesis, "hash": hashed, "through": through}
+                prepared = prepare(Entry(Event.RETENTION, now, facts=facts), b"")
+                row = link(self.head.hash, prepared.at_position(self.head.position + 1))
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(schema.insert_rows(1), _cells(row, prepared))
+                for statement in schema.REMOVE_ROWS:
+                    connection.execute(statement, (through,))
+                connection.execute("COMMIT")
+        except Faulty as error:
+            raise self._fail(error) from error
+        self.head = Head(row.position, row.hash)
+        return int(through - first + 1)
+
     # --- steps ---------------------------------------------------------------------------------
 
     def _usable(self) -> Connection:
@@ -157,6 +188,7 @@ class LedgerWriter:
                 f"the ledger {self._path} belongs to node {header.node!r}, not to {self._node!r}",
                 "a ledger is not copied between nodes; set node.id back, or move the file away",
             )
+        self.genesis = header.genesis
         return header
 
     def _create(self, connection: Connection) -> None:
