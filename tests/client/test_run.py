@@ -449,8 +449,9 @@ async def test_what_run_does_not_need_it_does_not_import() -> None:
         "import sys, taskmint.cli.entry, taskmint.cli.run_command; "
         f"print(sorted(set({heavy}) & set(sys.modules)))"
     )
+    unmeasured = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", code), stdout=asyncio.subprocess.PIPE
+        *(sys.executable, "-c", code), stdout=asyncio.subprocess.PIPE, env=unmeasured
     )
     out, _ = await process.communicate()
 
