@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from taskmint.devstack.process import StackError
 
@@ -24,6 +24,8 @@ from .report import as_json, lines
 from .rounds import checked_lists, measured
 from .sizes import FULL, QUICK, Sizes
 from .upkeep import CommandFailed, idle_memory, live_memory, wrapped
+
+_INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell has it
 
 
 def main() -> int:
@@ -45,6 +47,8 @@ def main() -> int:
     except (StackError, ListsDiffer, LoadFailed, CommandFailed) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
+    except KeyboardInterrupt:  # everything has been stopped by now
+        return _INTERRUPTED
     judged = verdicts(results, found["live"], found["wrapped"])
     sys.stdout.write("\n".join(lines(sizes, results, judged, found)) + "\n")
     options.output.write_text(json.dumps(as_json(sizes, results, judged, found), indent=1) + "\n")

@@ -21,5 +21,5 @@ FULL: Final = Sizes(
     name="full", rounds=7, tasks={1: 20, 8: 80, 32: 160}, live=1000, idle=30.0, wrapped=9
 )
 QUICK: Final = Sizes(
-    name="quick", rounds=2, tasks={1: 3, 8: 16, 32: 32}, live=100, idle=2.0, wrapped=3
+    name="quick", rounds=2, tasks={1: 2, 8: 8, 32: 32}, live=50, idle=2.0, wrapped=3
 )
