@@ -145,6 +145,7 @@ async def _build(
         ledger=ledger,
         vault=vault,
         prover=prover,
+        authorities=prover,
         tls=TlsTerms(prover),
         reader=reader,
         metrics=metrics,

@@ -16,7 +16,7 @@ from taskmint.api.readiness import Components
 from taskmint.api.task_api import TaskApi
 from taskmint.errors import ConfigError, Unavailable
 from taskmint.identity.peers import PeerReader
-from taskmint.ports import Clock, Entry, Event, Identity, Ledger
+from taskmint.ports import Authorities, Clock, Entry, Event, Identity, Ledger
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
 from taskmint.telemetry.systemd import Systemd, keep_alive
@@ -38,6 +38,7 @@ class Parts:
     ledger: Ledger
     vault: VaultClient
     prover: Identity
+    authorities: Authorities
     tls: TlsTerms
     reader: PeerReader
     metrics: Metrics
@@ -117,6 +118,7 @@ class Running:
                     group.create_task(self._parts.service.recover(), name="recovery"),
                     group.create_task(self._reload_when_asked(), name="reloads"),
                     group.create_task(self._fail_on_crash(), name="crash"),
+                    group.create_task(self._follow_authorities(), name="authorities"),
                     group.create_task(
                         keep_alive(self._systemd, lambda: None, self._log), name="watchdog"
                     ),
@@ -159,6 +161,15 @@ class Running:
                     "policy_refused", findings=[str(finding) for finding in error.findings]
                 )
             self._tell(self._systemd.ready)
+
+    async def _follow_authorities(self) -> None:
+        """End what rests on an authority that the agent withdraws (P4)."""
+        parts, seen = self._parts, 0
+        while True:
+            seen = await parts.authorities.changed(seen)
+            ended = parts.service.end_withdrawn(parts.authorities.stands)
+            if ended:
+                self._log.warning("authority_withdrawn", tasks_ended=ended)
 
     async def _announce(self) -> None:
         while reasons := [reason for ask in self._parts.components().values() if (reason := ask())]:

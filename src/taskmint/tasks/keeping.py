@@ -46,6 +46,7 @@ class Keeper:
         if ends.reprove is not None and caller.evidence != task.evidence:
             task.reprove_due = now + ends.reprove.total_seconds()
         task.evidence = caller.evidence
+        task.authority = caller.authority
         task.delivery = None
 
     def close(self) -> None:

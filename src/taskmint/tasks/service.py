@@ -53,6 +53,7 @@ class TaskService:
         self._register = Register(settings.limits)
         self._recovered = Flag()
         self._accepting = True
+        self._stands: Callable[[str], bool] = lambda _authority: True
         revoker = Revoker(outside, settings)
         self._ender = Ender(outside, revoker, self._register, self._work)
         self._keeper = Keeper(outside, Renewer(outside), self._ender, self._work)
@@ -86,6 +87,7 @@ class TaskService:
                 return await self._again(known)
         self._require_ready()
         task = await self._starter.decide(self._policy, caller, request, key)
+        self._end_if_withdrawn(task)  # its authority may have gone since the caller was proven
         await self._work.outliving(self._starter.mint(task), expected=TaskmintError)
         return owners_view(task, self._outside.clock)
 
@@ -145,6 +147,15 @@ class TaskService:
                 ended += 1
         return ended
 
+    def end_withdrawn(self, stands: Callable[[str], bool]) -> int:
+        """
+        End every task whose caller was vouched for by an authority that does not stand any more.
+
+        `stands` is asked again for tasks that start or are recovered later. Returns how many ended.
+        """
+        self._stands = stands
+        return sum(self._end_if_withdrawn(task) for task in self._register)
+
     # --- the daemon ------------------------------------------------------------------------
 
     def ready(self) -> str | None:
@@ -157,6 +168,7 @@ class TaskService:
             await self._recovery.run()
         finally:
             self._recovered.put_up()
+        self.end_withdrawn(self._stands)
 
     async def stop(self, *, revoke: bool, grace: timedelta) -> None:
         """
@@ -177,6 +189,12 @@ class TaskService:
             task.stop_watching()
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _end_if_withdrawn(self, task: Task) -> bool:
+        if task.cause is not None or task.is_over() or self._stands(task.authority):
+            return False
+        self._ender.end(task, EndCause.IDENTITY_WITHDRAWN)
+        return True
 
     def _require_ready(self) -> None:
         fix = "see `taskmint status` on the node"

@@ -93,6 +93,7 @@ class Starter:
             expires_at=given.now + decision.lifetime,
             watch=watch,
             evidence=caller.evidence,
+            authority=caller.authority,
             idempotency=key,
         )
         self._register.add(task)

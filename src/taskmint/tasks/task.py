@@ -70,6 +70,7 @@ class Task:
     heartbeat_due: float = float("inf")
     reprove_due: float = float("inf")
     evidence: str = ""
+    authority: str = ""  # what vouched for the caller; its withdrawal ends the task
     idempotency: IdempotencyKey | None = None
     watch: ProcessWatch | None = None
     delivery: Delivery | None = None
