@@ -236,12 +236,18 @@ def read_model(
         value = model.model_validate(_plain(target))
     except ValidationError as error:
         taken = {(finding.line, finding.column) for finding in document.findings}
-        details = error.errors(include_url=False, include_input=False)
+        details = _without_echoes(error.errors(include_url=False, include_input=False))
         found = [_finding(model, document.file, target, steps, detail) for detail in details]
         fresh = [finding for finding in found if (finding.line, finding.column) not in taken]
         kept = fresh[: yaml_document.MAX_FINDINGS]
         return Read(None, document.findings + tuple(kept))
     return Read(value, document.findings)
+
+
+def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Drop `too short` of a list whose entries were refused: refused ones are not counted."""
+    inside = {detail["loc"][:-1] for detail in details}
+    return [each for each in details if each["type"] != "too_short" or each["loc"] not in inside]
 
 
 def place(node: Node, steps: tuple[str | int, ...]) -> tuple[int, int]:

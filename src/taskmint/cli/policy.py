@@ -68,8 +68,10 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str, *, str
         findings = tuple(sorted(error.findings))
     else:
         lints = lint(loaded, given.classes, datetime.now(UTC))
-        shadows = f", {len(loaded.shadows)} shadows" if loaded.shadows else ""
-        summary = f"fine: {len(loaded.definitions)} tasks{shadows}, digest {loaded.digest}"
+        summary = (
+            f"fine: {len(loaded.definitions)} enforced, {len(loaded.shadows)} in shadow; "
+            f"digest {loaded.digest}"
+        )
     if output == "json":
         print_json(
             {
