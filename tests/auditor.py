@@ -154,8 +154,9 @@ class Auditor:
             text = answer.read()
         finally:
             connection.close()
-        # A token that has just expired answers 403 to a look-up by accessor.
-        if answer.status == 404 or (answer.status == 403 and path.endswith("lookup-accessor")):
+        # A token that ended after it was listed answers 403, or 400 naming the accessor.
+        vanished = answer.status == 403 or (answer.status == 400 and b"accessor" in text)
+        if answer.status == 404 or (vanished and path.endswith("lookup-accessor")):
             return {}
         if answer.status != 200:
             raise RuntimeError(f"{method} {path}: {answer.status}")

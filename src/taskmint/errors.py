@@ -11,7 +11,7 @@ Every failure, as one tree with stable codes.
     ├── LimitExceeded                a limit of P10; says when to retry             429
     ├── BackendFailed                Vault or what stands behind it answered badly  502
     ├── Unavailable                  a dependency is away; says when to retry       503
-    └── ConfigError                  a config or policy file; never reaches HTTP    -
+    └── ConfigError                  a config or policy file                        422
 
 `code` is API and safe to show; `detail` says what and where; `fix` says what to do.
 No exception here knows HTTP: api/problems.py holds the one table of statuses.
@@ -167,5 +167,6 @@ class ConfigError(TaskmintError):
     """Raised for a config or policy file, with everything that is wrong in it at once."""
 
     def __init__(self, code: Code, findings: tuple[Finding, ...]) -> None:
-        super().__init__(code, "\n".join(map(str, sorted(findings))))
+        detail = "\n".join(map(str, sorted(findings)))
+        super().__init__(code, detail, fix="correct what is listed, then try again")
         self.findings = findings

@@ -70,11 +70,15 @@ async def task_socket(directory: Path, text: str = REPORT) -> AsyncIterator[Http
 
 
 @asynccontextmanager
-async def admin_socket(directory: Path, roles: Mapping[Role, Members]) -> AsyncIterator[Http]:
+async def admin_socket(
+    directory: Path, roles: Mapping[Role, Members], refuse: Exception | None = None
+) -> AsyncIterator[Http]:
     """Serve the admin API over the same kind of world."""
     world = World()
 
     async def reload() -> ReloadReply:
+        if refuse is not None:
+            raise refuse
         return ReloadReply(policy_digest="d", ended=0)
 
     async with world.running() as service:

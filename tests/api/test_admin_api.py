@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from taskmint.api.admin_api import Members, Role
-from taskmint.errors import Code
+from taskmint.errors import Code, ConfigError, Finding
 
 from api.server import admin_socket
 from tasks.world import ask, caller
@@ -80,3 +80,17 @@ async def test_an_operator_reloads_and_scrapes(tmp_path: Path) -> None:
             "http://localhost/metrics", headers={"X-Taskmint-Request": "true"}
         ) as reply:
             assert await reply.text() == "# nothing\n"
+
+
+async def test_a_refused_policy_is_answered_with_every_finding(tmp_path: Path) -> None:
+    """422: where, what, and what to write; found as a bare 500 by the end-to-end test."""
+    findings = (Finding("a.yaml", 3, 5, "tasks.x.ovner", "is not a known key", "write owner"),)
+    refusal = ConfigError(Code.POLICY_INVALID, findings)
+    async with admin_socket(tmp_path, OPERATOR, refusal) as http:
+        answer = await http.ask("POST", "/v1/admin/reload")
+
+        assert (answer.status, answer.body["code"]) == (422, Code.POLICY_INVALID)
+        assert answer.body["detail"] == (
+            "a.yaml:3:5: tasks.x.ovner: is not a known key; write owner"
+        )
+        assert answer.body["fix"]

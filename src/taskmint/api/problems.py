@@ -12,6 +12,7 @@ from taskmint.errors import (
     BackendFailed,
     BadRequest,
     Code,
+    ConfigError,
     Conflict,
     Denied,
     LimitExceeded,
@@ -32,6 +33,7 @@ STATUS: Final[Mapping[type[TaskmintError], int]] = {
     LimitExceeded: 429,
     BackendFailed: 502,
     Unavailable: 503,
+    ConfigError: 422,  # a reload, asked for on the admin socket
 }
 # Where HTTP has a word of its own for it.
 _STATUS_BY_CODE: Final[Mapping[Code, int]] = {
