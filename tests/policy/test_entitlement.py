@@ -1,0 +1,166 @@
+"""Every kind of entitlement becomes the one request that mints it."""
+
+from datetime import timedelta
+
+import pytest
+
+from policy.asking import REPORT, asked, findings, granted, load
+from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
+from taskmint.policy.enumerate import enumerate_definitions
+
+SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
+
+
+def scope_of(text: str) -> str:
+    """The report policy with another entitlement."""
+    return REPORT.replace(SECRET, text)
+
+
+def minted(text: str) -> Entitlement:
+    """The entitlement that the nightly job gets for the EU."""
+    (only,) = granted(load(scope_of(text)), asked()).entitlements
+    return only
+
+
+def test_a_certificate_has_a_ceiling_and_cannot_be_revoked() -> None:
+    """Issued by a role of the mount; names from the identity."""
+    made = minted(
+        "pki: {mount: pki/int, role: web, common_name: '{job}.example.org', "
+        "alt_names: ['{region}.example.org', x.example.org], ttl: 10m}"
+    )
+
+    assert made == Entitlement(
+        name="warehouse",
+        kind=EntitlementKind.PKI,
+        mount="pki/int",
+        path="issue/web",
+        method="POST",
+        body={
+            "common_name": "nightly.example.org",
+            "alt_names": "eu.example.org,x.example.org",
+            "ttl": "10m",
+        },
+        revocable=False,
+        ceiling=timedelta(minutes=10),
+    )
+
+
+def test_a_request_for_signing_goes_to_the_role_that_signs() -> None:
+    """The caller's own key."""
+    made = minted(
+        "pki: {mount: pki, role: 'web-{region}', operation: sign, common_name: x, ttl: 10m}"
+    )
+
+    assert made.path == "sign/web-eu"
+
+
+def test_a_signed_ssh_key_names_its_principals() -> None:
+    """It lives at most its TTL, and cannot be revoked."""
+    made = minted(
+        "ssh: {mount: ssh, role: ops, operation: sign, principals: ['{job}', x], ttl: 5m}"
+    )
+
+    assert (made.path, made.method) == ("sign/ops", "POST")
+    assert made.body == {"valid_principals": "nightly,x", "ttl": "5m"}
+    assert (made.revocable, made.ceiling) == (False, timedelta(minutes=5))
+
+
+def test_an_ssh_otp_has_a_lease() -> None:
+    """For one address, and for one user if that is said."""
+    made = minted("ssh: {mount: ssh, role: otp, operation: otp, ip: 10.0.0.1, username: '{job}'}")
+
+    assert (made.path, made.method) == ("creds/otp", "POST")
+    assert made.body == {"ip": "10.0.0.1", "username": "nightly"}
+    assert (made.revocable, made.ceiling) == (True, None)
+
+
+DATABASE = (
+    "database: {mount: database, connection: orders-tasks, "
+    "creation: ['CREATE ROLE \"{{name}}\" LOGIN PASSWORD ''{{password}}'' VALID UNTIL "
+    "''{{expiration}}''', 'GRANT SELECT ON orders_{region} TO \"{{name}}\"'], "
+    "revocation: ['DROP ROLE \"{{username}}\"']}"
+)
+
+
+def test_an_ephemeral_database_role_carries_its_statements() -> None:
+    """Vault's placeholders stay; an enum is put in; proof is login unless said otherwise."""
+    made = minted(DATABASE)
+
+    assert (made.kind, made.method, made.path, made.proof) == (
+        EntitlementKind.DATABASE,
+        "GET",
+        "creds/taskmint-db-report.warehouse",
+        ProofLevel.LOGIN,
+    )
+    assert made.body == {
+        "db_name": "orders-tasks",
+        "creation_statements": [
+            "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'",
+            'GRANT SELECT ON orders_eu TO "{{name}}"',
+        ],
+        "revocation_statements": ['DROP ROLE "{{username}}"'],
+    }
+
+
+def test_statements_are_enumerated_exactly() -> None:
+    """Trap 7: what the ACL pins are whole statements, so nothing in them is a wildcard."""
+    (report,) = enumerate_definitions(load(scope_of(DATABASE)))
+    statements = [combination.entitlements[0].body for combination in report.combinations]
+
+    assert len(statements) == 2
+    assert "*" not in repr(statements)
+    assert "+" not in repr(statements)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            DATABASE.replace("{region}", "{job}"),
+            "database: {job} is not an enum, and only enums may stand in a statement; declare job",
+        ),
+        (
+            DATABASE.replace("{region}", "{unknown}"),
+            "database: {unknown} is neither a parameter nor captured",
+        ),
+        (
+            DATABASE.replace("{{name}}", "{{identity.entity.id}}", 1),
+            'database.creation[0]: "CREATE ROLE \\"{{identity.entity.id}}\\" LOGIN PASSWORD ',
+        ),
+        (DATABASE.replace("{{username}}", "{{{name}}}"), "database.revocation[0]: "),
+        (DATABASE.replace("connection: orders-tasks", "connection: a b"), "database.connection: "),
+        ("database: {mount: d, connection: c, creation: [], revocation: [x]}", "database.creation"),
+        ("pki: {mount: p, role: a/b, common_name: x, ttl: 1m}", 'pki.role: "a/b" is more than one'),
+        ("pki: {mount: p, role: .., common_name: x, ttl: 1m}", "pki.role: "),
+        ("pki: {mount: p, role: r, common_name: '{', ttl: 1m}", "pki.common_name: "),
+        ("pki: {mount: p, role: r, common_name: x, ttl: 0s}", "pki.ttl: must be longer than noth"),
+        ("pki: {mount: p, role: r, common_name: x}", "pki.ttl: is missing"),
+        (
+            "pki: {mount: p, role: r, common_name: '*.x.org', ttl: 1m}",
+            'pki.common_name: "*.x.org" begins or ends with *, which is a wildcard in an ACL',
+        ),
+        ("ssh: {mount: s, role: r, operation: sign, ttl: 1m}", "ssh: signing takes principals and"),
+        (
+            "ssh: {mount: s, role: r, operation: sign, principals: [a], ttl: 1m, ip: x}",
+            "ssh: signing takes principals and ttl",
+        ),
+        ("ssh: {mount: s, role: r, operation: otp}", "ssh: an otp takes ip"),
+        ("ssh: {mount: s, role: r, operation: otp, ip: x, ttl: 1m}", "ssh: an otp takes ip"),
+        ("ssh: {mount: s, role: r, operation: cp, ip: x}", "ssh.operation: is not one of the kno"),
+        (
+            "token: {policy: Root}",
+            'token.policy: "Root" will not do; write the name as Vault keeps',
+        ),
+        ("token: {policies: [a]}", "token.policies: is not a known key; did you mean policy?"),
+        ("secret: {mount: m, path: x, method: PUT}", "secret.method: is not one of the known wor"),
+        (
+            "secret: {mount: m, path: x, method: POST, body: {a: 'x*'}}",
+            'secret.body.a: "x*" begins or ends with *, which is a wildcard in an ACL',
+        ),
+    ],
+)
+def test_entitlements_that_cannot_be_minted_are_found(text: str, expected: str) -> None:
+    """At the field, with what to write."""
+    found = findings(scope_of(text))
+
+    assert any(f"tasks.report.scope.warehouse.{expected}" in finding for finding in found), found
