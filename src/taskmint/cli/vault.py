@@ -1,23 +1,13 @@
 """`taskmint vault`: what Vault must hold for a policy: print it, write it, compare it."""
 
 import asyncio
-import functools
-import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any
 
 import click
 
-from taskmint.config import DEFAULT_CLASSES, load_config
-from taskmint.daemon.files import read_config_file, read_policy_files
-from taskmint.daemon.from_config import plan_settings, vault_settings
-from taskmint.errors import ConfigError, TaskmintError, Unavailable
 from taskmint.model.secret import Secret
-from taskmint.model.spiffe import SpiffeId
 from taskmint.policy.database import (
     POSTGRESQL_CREATION,
     POSTGRESQL_PREPARATION,
@@ -25,10 +15,7 @@ from taskmint.policy.database import (
     POSTGRESQL_REVOCATION,
     USERNAME_TEMPLATE,
 )
-from taskmint.policy.enumerate import enumerate_definitions
-from taskmint.policy.load import load_policy
-from taskmint.policy.plan import plan_of
-from taskmint.policy.plan_objects import Plan, PlanSettings
+from taskmint.policy.plan_objects import Plan
 from taskmint.vault.apply import admin_door, write
 from taskmint.vault.changes import Change, changes
 from taskmint.vault.findings import findings
@@ -36,21 +23,14 @@ from taskmint.vault.live import read_live
 from taskmint.vault.render import hcl, plain_json, terraform
 from taskmint.vault.settings import VaultSettings
 
-EXIT_FINDING: Final = 1
-EXIT_USAGE: Final = 2
-EXIT_UNREACHABLE: Final = 3
-EXIT_CONFIG: Final = 4
-_TIMEOUT: Final = timedelta(seconds=30)
-
-Command = Callable[..., Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Inputs:
-    """What the options amount to; `server` is None when no address is known."""
-
-    plan: Plan
-    server: VaultSettings | None
+from .vault_options import (
+    EXIT_FINDING,
+    errors_to_exit_codes,
+    inputs,
+    policy_options,
+    server,
+    server_options,
+)
 
 
 @click.group(name="vault")
@@ -58,74 +38,8 @@ def vault() -> None:
     """Plan, apply and check what Vault must hold."""
 
 
-def _policy_options(command: Command) -> Command:
-    """Add the options that say which policy and which daemon."""
-    for option in (
-        click.option(
-            "--config",
-            "config_file",
-            envvar="TASKMINT_CONFIG",
-            type=click.Path(path_type=Path),
-            help="The daemon's configuration; its policy.files and vault section are used.",
-        ),
-        click.option(
-            "--policy",
-            "policies",
-            multiple=True,
-            type=click.Path(),
-            help="A policy file, or a directory of *.yaml; instead of the configuration's.",
-        ),
-        click.option(
-            "--daemon-spiffe-id",
-            help="Who may log in as the daemon; without it no auth role and entity are planned.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _server_options(command: Command) -> Command:
-    """Add the options that say which server, for admins; the token is never an argument."""
-    for option in (
-        click.option(
-            "--address", help="Vault's address; else the configuration's, BAO_ADDR, VAULT_ADDR."
-        ),
-        click.option("--namespace", envvar=["BAO_NAMESPACE", "VAULT_NAMESPACE"]),
-        click.option(
-            "--ca-file",
-            envvar=["BAO_CACERT", "VAULT_CACERT"],
-            type=click.Path(path_type=Path),
-            help="The CA to trust.",
-        ),
-        click.option(
-            "--token-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="A file with the admin's token; else BAO_TOKEN, VAULT_TOKEN.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def _errors_to_exit_codes(command: Command) -> Command:
-    """Print failures of ours as one sentence, and leave with the documented status."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except ConfigError as error:
-            _leave(EXIT_CONFIG, error.detail)
-        except Unavailable as error:
-            _leave(EXIT_UNREACHABLE, f"{error.code}: {error.detail}; {error.fix}")
-        except TaskmintError as error:
-            _leave(EXIT_FINDING, f"{error.code}: {error.detail}; {error.fix}".rstrip("; "))
-
-    return wrapped
-
-
 @vault.command()
-@_policy_options
+@policy_options
 @click.option(
     "--output",
     type=click.Choice(["hcl", "terraform", "json"]),
@@ -133,22 +47,22 @@ def _errors_to_exit_codes(command: Command) -> Command:
     show_default=True,
     help="The form; terraform is a .tf.json file.",
 )
-@_errors_to_exit_codes
+@errors_to_exit_codes
 def plan(
     config_file: Path | None, policies: tuple[str, ...], daemon_spiffe_id: str | None, output: str
 ) -> None:
     """Print what Vault must hold, from the policy alone; no server is asked."""
-    inputs = _inputs(config_file, policies, daemon_spiffe_id)
+    given = inputs(config_file, policies, daemon_spiffe_id)
     write_plan = {"hcl": hcl, "terraform": terraform, "json": plain_json}[output]
-    click.echo(write_plan(inputs.plan), nl=False)
+    click.echo(write_plan(given.plan), nl=False)
 
 
 @vault.command()
-@_policy_options
-@_server_options
+@policy_options
+@server_options
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option("--prune", is_flag=True, help="Also remove what bears our name and is not planned.")
-@_errors_to_exit_codes
+@errors_to_exit_codes
 def apply(
     config_file: Path | None,
     policies: tuple[str, ...],
@@ -156,7 +70,7 @@ def apply(
     *,
     yes: bool,
     prune: bool,
-    **server: Any,
+    **given_server: Any,
 ) -> None:
     """
     Write the plan with an admin's token, after showing the difference.
@@ -164,25 +78,25 @@ def apply(
     Secrets engines, connections and database roles are the admin's own; of these only a
     connection's user name template and allowed roles are changed.
     """
-    inputs = _inputs(config_file, policies, daemon_spiffe_id)
-    settings, token = _server(inputs.server, **server)
-    asyncio.run(_apply(inputs.plan, settings, token, yes=yes, prune=prune))
+    given = inputs(config_file, policies, daemon_spiffe_id)
+    settings, token = server(given.server, **given_server)
+    asyncio.run(_apply(given.plan, settings, token, yes=yes, prune=prune))
 
 
 @vault.command()
-@_policy_options
-@_server_options
-@_errors_to_exit_codes
+@policy_options
+@server_options
+@errors_to_exit_codes
 def check(
     config_file: Path | None,
     policies: tuple[str, ...],
     daemon_spiffe_id: str | None,
-    **server: Any,
+    **given_server: Any,
 ) -> None:
     """Compare the live server with the plan; exits 1 when anything is missing or wider."""
-    inputs = _inputs(config_file, policies, daemon_spiffe_id)
-    settings, token = _server(inputs.server, **server)
-    sys.exit(asyncio.run(_check(inputs.plan, settings, token)))
+    given = inputs(config_file, policies, daemon_spiffe_id)
+    settings, token = server(given.server, **given_server)
+    sys.exit(asyncio.run(_check(given.plan, settings, token)))
 
 
 @vault.command()
@@ -237,61 +151,3 @@ def _show(change: Change) -> None:
     click.echo(f"{change.verb} {change.kind} {change.name} ({change.path})")
     for line in change.lines:
         click.echo(f"    {line}")
-
-
-def _inputs(
-    config_file: Path | None, policies: tuple[str, ...], daemon_spiffe_id: str | None
-) -> Inputs:
-    """Read the files that the options name. Raises ConfigError."""
-    subject = None if daemon_spiffe_id is None else _spiffe_id(daemon_spiffe_id)
-    if config_file is None:
-        if not policies:
-            _leave(EXIT_USAGE, "name a configuration with --config, or policy files with --policy")
-        planned = PlanSettings(spiffe_id=subject)
-        loaded = load_policy(read_policy_files(policies), DEFAULT_CLASSES)
-        return Inputs(plan_of(enumerate_definitions(loaded), planned), None)
-    config = load_config(str(config_file), read_config_file(str(config_file)), os.environ)
-    planned = plan_settings(config)
-    if subject is not None:
-        planned = replace(planned, spiffe_id=subject)
-    files = read_policy_files(policies or config.policy.files)
-    loaded = load_policy(files, config.class_clocks())
-    return Inputs(plan_of(enumerate_definitions(loaded), planned), vault_settings(config))
-
-
-def _server(
-    configured: VaultSettings | None,
-    address: str | None,
-    namespace: str | None,
-    ca_file: Path | None,
-    token_file: Path | None,
-) -> tuple[VaultSettings, Secret[str]]:
-    known = address or (configured.address if configured else None)
-    known = known or os.environ.get("BAO_ADDR") or os.environ.get("VAULT_ADDR")
-    if not known:
-        _leave(EXIT_USAGE, "name the server with --address, or set VAULT_ADDR")
-    settings = configured or VaultSettings(known, timeout=_TIMEOUT)
-    settings = replace(
-        settings,
-        address=known,
-        namespace=namespace or settings.namespace,
-        ca_file=ca_file or settings.ca_file,
-    )
-    text = os.environ.get("BAO_TOKEN") or os.environ.get("VAULT_TOKEN") or ""
-    if token_file is not None:
-        text = token_file.read_text().strip()
-    if not text:
-        _leave(EXIT_USAGE, "give an admin's token in VAULT_TOKEN, or in a file with --token-file")
-    return settings, Secret(text)
-
-
-def _spiffe_id(text: str) -> str:
-    try:
-        return str(SpiffeId.parse(text))
-    except ValueError as error:
-        _leave(EXIT_USAGE, f"--daemon-spiffe-id: {error}")
-
-
-def _leave(status: int, sentence: str) -> NoReturn:
-    click.echo(f"taskmint: {sentence}", err=True)
-    sys.exit(status)
