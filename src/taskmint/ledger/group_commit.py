@@ -44,18 +44,21 @@ class GroupCommit(Generic[T]):
     Owns the thread. `commit` and jobs run there, one at a time, in the order of their coming.
 
     Either raises Unavailable when it failed; anything else is a bug of ours: the thread ends and
-    whoever waits is told. `noticed` is called on the loop when `trouble` may have changed.
+    whoever waits is told. `close` is the last thing that runs there. `noticed` is called on the
+    loop when `trouble` may have changed.
     """
 
     def __init__(
         self,
         commit: Callable[[Sequence[T]], None],
         *,
+        close: Callable[[], None],
         noticed: Callable[[], None],
         longest_queue: int = LONGEST_QUEUE,
         deadline: float = COMMIT_SECONDS,
     ) -> None:
         self._commit = commit
+        self._close = close
         self._noticed = noticed
         self._longest_queue = longest_queue
         self._deadline = deadline
@@ -169,7 +172,10 @@ class GroupCommit(Generic[T]):
                 values = [item.value for item in group]
                 self._do(partial(self._commit, values), [item.done for item in group])
         finally:
-            self._loop.call_soon_threadsafe(self._end)
+            try:
+                self._close()
+            finally:
+                self._loop.call_soon_threadsafe(self._end)
 
     def _do(self, call: Callable[[], None], group: Sequence[_Done]) -> None:
         error: Unavailable | None = None

@@ -7,7 +7,6 @@ It writes what it is given: whether a task may go from one state to another is n
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -79,6 +78,7 @@ class SqliteLedger:
         """Open the file and start the writer. Raises Unavailable(ledger_unavailable)."""
         commits = GroupCommit(
             self._writer.append,
+            close=self._writer.close,
             noticed=self._notice,
             longest_queue=self._patience.longest_queue,
             deadline=self._patience.commit_seconds,
@@ -87,7 +87,7 @@ class SqliteLedger:
         try:
             await commits.run(self._writer.open)
         except BaseException:
-            await self._stop(commits)
+            await commits.stop()
             raise
         self._commits = commits
         return self
@@ -101,8 +101,9 @@ class SqliteLedger:
         """Write what is queued, then close the file and let go of its lock."""
         if self._recovery:
             self._recovery.cancel()
-        if self._commits:
-            await self._stop(self._commits)
+        commits, self._commits = self._commits, None
+        if commits:
+            await commits.stop()
 
     async def append(self, entry: Entry) -> None:
         """
@@ -180,12 +181,6 @@ class SqliteLedger:
         while not counts or counts[-1] == ROWS_AT_ONCE:
             await self._commits.run(lambda: counts.append(step()))
         return sum(counts)
-
-    async def _stop(self, commits: GroupCommit[Prepared]) -> None:
-        self._commits = None
-        with suppress(Unavailable):  # the writer has ended, and everybody was told
-            await commits.run(self._writer.close)
-        await commits.stop()
 
     def _notice(self) -> None:
         if self._commits is None:
