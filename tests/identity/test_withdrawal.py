@@ -87,6 +87,16 @@ def test_what_nobody_spoke_of_stands() -> None:
 
     assert trust.stands(FIRST)
     assert trust.stands(x509_authority("example.org", R1.certificate))
-    assert jwt_said({}).stands(x509_authority("example.org", R1.certificate))
-    assert jwt_said({}).stands("")
-    assert not jwt_said({}).stands(FIRST)
+    heard = jwt_said({"spiffe://partner.test": jwks([K1])})
+    assert heard.stands(x509_authority("example.org", R1.certificate))
+    assert heard.stands("")
+
+
+def test_a_message_without_its_mandatory_field_withdraws_nothing() -> None:
+    """Workload API, section 4.5: it is an error, so nobody is believed and nobody is ended."""
+    jwt = jwt_said({})
+    x509, own, said = read_x509_context(workload_pb2.X509SVIDResponse())
+
+    assert (dict(jwt.jwt), jwt.jwt_said) == ({}, None)
+    assert (dict(x509), own, said) == ({}, None, None)
+    assert jwt.stands(FIRST)

@@ -72,6 +72,10 @@ def through(intermediate: Signed, **changes: Any) -> tuple[bytes, ...]:
             through(ROOT.intermediate("example.org", path_length=0)), id="a path length that fits"
         ),
         pytest.param(ROOT.workload(ID, dns=("orders.test",)).chain, id="a DNS name besides"),
+        pytest.param(
+            through(ROOT.intermediate("x", uris=("https://ca.test/",))), id="an authority's URL"
+        ),
+        pytest.param(through(ROOT.intermediate("x", uris=())), id="an authority without a name"),
         pytest.param(ROOT.workload(ID, purposes=None).chain, id="no extended key usage"),
         pytest.param(ROOT.workload(ID, authority=None).chain, id="no basic constraints"),
         pytest.param(ROOT.workload(ID, key=rsa.generate_private_key(65537, 2048)).chain, id="RSA"),
@@ -159,6 +163,12 @@ INVALID: Final = {
     ),
     "an intermediate without basic constraints": through(
         ROOT.intermediate("example.org", authority=None)
+    ),
+    "an intermediate with a workload's identity": through(
+        ROOT.intermediate("example.org", uris=("spiffe://example.org/server",))
+    ),
+    "an intermediate with a malformed identity": through(
+        ROOT.intermediate("example.org", uris=("spiffe://example.org/",))
     ),
     "a longer path than allowed": through(
         ROOT.intermediate("example.org", path_length=0).intermediate("example.org")

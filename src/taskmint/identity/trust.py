@@ -67,8 +67,15 @@ class Said:
     unreadable: Mapping[str, str]
 
 
-def read_jwt_bundles(message: Any) -> tuple[JwtBundles, Said]:
-    """Read a JWTBundlesResponse; what cannot be read is left out."""
+def read_jwt_bundles(message: Any) -> tuple[JwtBundles, Said | None]:
+    """
+    Read a JWTBundlesResponse; what cannot be read is left out.
+
+    Without its mandatory field a message says nothing (Workload API, section 4.5): then nobody is
+    believed until one does, and no authority is withdrawn.
+    """
+    if not message.bundles:
+        return {}, None
     bundles, unreadable = _read_each(message.bundles, parse_jwt_bundle)
     named = frozenset(
         jwt_authority(domain, key_id) for domain, bundle in bundles.items() for key_id in bundle
@@ -76,20 +83,24 @@ def read_jwt_bundles(message: Any) -> tuple[JwtBundles, Said]:
     return bundles, Said(named, unreadable)
 
 
-def read_x509_context(message: Any) -> tuple[X509Bundles, OwnSvid | None, Said]:
-    """Read an X509SVIDResponse; the first SVID is our own (Workload API, section 5.2.1)."""
+def read_x509_context(message: Any) -> tuple[X509Bundles, OwnSvid | None, Said | None]:
+    """
+    Read an X509SVIDResponse; the first SVID is our own (Workload API, section 5.2.1).
+
+    What is missing or cannot be read is treated as in `read_jwt_bundles`.
+    """
+    if not message.svids:
+        return {}, None, None
     bundles, unreadable = _read_each(message.federated_bundles, parse_x509_bundle)
-    own = None
-    if message.svids:
-        first = message.svids[0]
-        try:
-            own = parse_own_svid(first.spiffe_id, first.x509_svid, first.x509_svid_key)
-        except ValueError as error:
-            unreadable = {**unreadable, "own X.509-SVID": str(error)}
-        else:
-            domain = own.spiffe_id.trust_domain
-            local, why_not = _read_each({domain: first.bundle}, parse_x509_bundle)
-            bundles, unreadable = {**bundles, **local}, {**unreadable, **why_not}
+    first, own = message.svids[0], None
+    try:
+        own = parse_own_svid(first.spiffe_id, first.x509_svid, first.x509_svid_key)
+        domain = own.spiffe_id.trust_domain
+    except ValueError as error:
+        unreadable = {**unreadable, "own X.509-SVID": str(error)}
+    else:
+        local, why_not = _read_each({domain: first.bundle}, parse_x509_bundle)
+        bundles, unreadable = {**bundles, **local}, {**unreadable, **why_not}
     named = frozenset(
         x509_authority(domain, certificate)
         for domain, bundle in bundles.items()

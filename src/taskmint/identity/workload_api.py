@@ -8,7 +8,7 @@ agent withdrew it. It verifies nobody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from taskmint.ports import Clock
 from ._workload_proto import grpc, messages, open_stub
 from .jwt_bundle import decode_base64url
 from .strict_json import decode_object
-from .trust import Trust, read_jwt_bundles, read_x509_context
+from .trust import Said, Trust, read_jwt_bundles, read_x509_context
 
 _log = structlog.get_logger()
 
@@ -219,8 +219,8 @@ class WorkloadApi:
             self._jwt.message = message
             self._jwt.why_not = "the Workload API gave no JWT bundle that can be read"
             bundles, said = read_jwt_bundles(message)
-            _report_unreadable(said.unreadable)
-            self._set(replace(self.trust, jwt=bundles, jwt_said=said))
+            _report_unreadable("jwt_bundles", said)
+            self._set(replace(self.trust, jwt=bundles, jwt_said=said or self.trust.jwt_said))
 
     async def _follow_x509(self, stub: Any) -> None:
         async for message in self._messages(
@@ -234,7 +234,8 @@ class WorkloadApi:
             self._x509.message = message
             self._x509.why_not = "the Workload API gave no X.509 bundle that can be read"
             bundles, own, said = read_x509_context(message)
-            _report_unreadable(said.unreadable)
+            _report_unreadable("x509_svid", said)
+            said = said or self.trust.x509_said
             self._set(replace(self.trust, x509=bundles, own=own, x509_said=said))
 
     async def _messages(
@@ -338,9 +339,12 @@ def _unavailable(detail: str) -> Unavailable:
     )
 
 
-def _report_unreadable(unreadable: Mapping[str, str]) -> None:
-    for name, why in unreadable.items():
-        _log.warning("bundle_unreadable", bundle=name, reason=why)
+def _report_unreadable(stream: str, said: Said | None) -> None:
+    if said is None:
+        _log.warning("workload_api_message_empty", stream=stream)
+        return
+    for name, why in said.unreadable.items():
+        _log.warning("bundle_unreadable", stream=stream, bundle=name, reason=why)
 
 
 def _report_failure(following: asyncio.Task[None]) -> None:

@@ -70,7 +70,8 @@ def verify_x509_svid(
     1. One to eight certificates that can be read.
     2. The leaf names exactly one URI, a SPIFFE ID with a path (X509-SVID, sections 2 and 5.2).
     3. The leaf may sign data and nothing else (sections 4.1, 4.3, 5.2), for this purpose (4.4).
-    4. Each certificate is signed by the next, which is an authority (section 5.1, RFC 5280, 6.1).
+    4. Each certificate is signed by the next, which is an authority (sections 3.2 and 5.1,
+       RFC 5280, 6.1).
     5. No certificate says something critical that nobody here understands (RFC 5280, 4.2).
     6. The last one stands in the bundle of the leaf's own trust domain.
     7. All of them are valid now.
@@ -130,12 +131,23 @@ def _invalid(detail: str) -> Unproven:
     )
 
 
-def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:
+def _uris(certificate: x509.Certificate) -> list[str]:
+    names = _extension(certificate, x509.SubjectAlternativeName)
+    return names.value.get_values_for_type(x509.UniformResourceIdentifier) if names else []
+
+
+def _is_workload(uri: str) -> bool:
+    """Whether an authority's URI is one that authorities must not have (section 3.2)."""
+    if not uri.lower().startswith("spiffe:"):
+        return False
     try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        raise _invalid("The certificate names no SPIFFE ID.") from None
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+        return SpiffeId.parse(uri).path != ""
+    except ValueError:
+        return True
+
+
+def _spiffe_id(leaf: x509.Certificate) -> SpiffeId:
+    uris = _uris(leaf)
     if len(uris) != 1:
         raise _invalid("The certificate does not name exactly one SPIFFE ID.")
     try:
@@ -175,6 +187,8 @@ def _check_issued(child: x509.Certificate, issuer: x509.Certificate, below: int)
         raise _invalid("A certificate of the chain is signed by one that is no authority.")
     if usage is not None and not usage.value.key_cert_sign:
         raise _invalid("An authority of the chain may not sign certificates.")
+    if any(_is_workload(uri) for uri in _uris(issuer)):
+        raise _invalid("An authority of the chain has the identity of a workload.")
     length = constraints.value.path_length
     if length is not None and below > length:
         raise _invalid("The chain is longer than one of its authorities allows.")
