@@ -1,5 +1,12 @@
-"""The task socket's OpenAPI 3.1 document, generated from the models in api/bodies.py."""
+"""
+The task socket's OpenAPI 3.1 document, generated from the models in api/bodies.py.
 
+As a script it prints the document: python -m taskmint.api.openapi > docs/openapi.json
+"""
+
+import importlib.metadata
+import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -78,7 +85,7 @@ OPERATIONS: Final = (
 )
 
 
-def document(version: str) -> dict[str, Any]:
+def document() -> dict[str, Any]:
     """Build the document (OpenAPI Specification 3.1.0)."""
     _, schemas = models_json_schema(
         [
@@ -97,7 +104,7 @@ def document(version: str) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "taskmint task socket",
-            "version": version,
+            "version": importlib.metadata.version("taskmint"),
             "description": "HTTP/1.1 over a Unix socket. Errors are problem+json (RFC 9457).",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
@@ -166,3 +173,8 @@ def _reply(model: type[BaseModel], description: str) -> dict[str, Any]:
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
+
+
+if __name__ == "__main__":
+    json.dump(document(), sys.stdout, indent=2)
+    sys.stdout.write("\n")
