@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import json
 import os
+import pty
 import secrets
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +21,7 @@ import pytest
 from fakes.spiffe_agent import FakeAgent
 from fakes.task_socket import FakeDaemon
 
+RUN = ("-m", "taskmint", "run", "--task", "orders")
 SAY_READY = "import sys, time; print('ready', flush=True); "
 
 
@@ -41,7 +44,7 @@ class Runner:
         """Start `taskmint run --task orders ARGUMENTS`."""
         return await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "taskmint", "run", "--task", "orders"),
+            *RUN,
             *arguments,
             env=self.environment,
             stdin=asyncio.subprocess.PIPE,
@@ -506,7 +509,53 @@ async def test_no_daemon_is_125(runner: Runner, tmp_path: Path) -> None:
 async def test_help_is_for_people(runner: Runner) -> None:
     """Every option and exit code on one page, by both ways into the program."""
     result = await runner.run("--help")
+    tree = "from taskmint.cli.main import main; main(['run', '--help'])"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", tree), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
 
     assert result.code == 0
     for word in ("--env", "--file", "--ttl", "125", "SPIFFE_ENDPOINT_SOCKET"):
         assert word in result.out
+    assert (process.returncode, out.decode()) == (0, result.out)
+
+
+def on_terminal(runner: Runner, code: str, keys: bytes) -> tuple[int, str]:
+    """Run Python code on a terminal of its own and, once it has said `ready`, type `keys`."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        ["setsid", "--ctty", sys.executable, *RUN, "--", sys.executable, "-c", code],
+        env=runner.environment,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    shown = b""
+    with contextlib.suppress(OSError):  # the last process on the terminal has gone
+        while data := os.read(master, 1024):
+            shown += data
+            if b"ready" in data:
+                os.write(master, keys)
+    os.close(master)
+    return process.wait(timeout=10), shown.decode()
+
+
+async def test_ctrl_c_reaches_the_command_once(runner: Runner, daemon: FakeDaemon) -> None:
+    """The terminal sends it to the whole group: passing it on as well would make it two."""
+    code = """if True:
+        import signal, sys, time
+        seen = []
+        signal.signal(signal.SIGINT, lambda *_: seen.append(1))
+        print("ready", flush=True)
+        while not seen:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        print(f"seen {len(seen)}")
+    """
+    exit_code, shown = await asyncio.to_thread(on_terminal, runner, code, b"\x03")
+
+    assert exit_code == 0
+    assert "seen 1" in shown
+    assert daemon.asked[-1].outcome == "cancelled"

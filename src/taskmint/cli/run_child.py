@@ -49,8 +49,6 @@ class Child:
             raise CommandNotStarted(_NOT_FOUND, f"{command[0]}: not found") from None
         except OSError as error:
             raise CommandNotStarted(_NOT_EXECUTABLE, f"{command[0]}: {error.strerror}") from None
-        except ValueError as error:
-            raise CommandNotStarted(_NOT_EXECUTABLE, str(error)) from None
         return cls(process, os.pidfd_open(process.pid))
 
     def __enter__(self) -> Self:

@@ -74,7 +74,7 @@ def started(answer: Mapping[str, Any]) -> Started:
                 name: _credential(item) for name, item in (answer.get("credentials") or {}).items()
             },
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise BadAnswer("the answer does not describe a task", fix=NOT_TASKMINT) from error
 
 
@@ -86,7 +86,7 @@ def ended(answer: Mapping[str, Any]) -> Ended:
             cause=answer["end_cause"],
             revocation_seconds=_seconds(answer["revocation_seconds"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadAnswer("the answer does not describe a task's end", fix=NOT_TASKMINT) from error
 
 

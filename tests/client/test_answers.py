@@ -1,0 +1,62 @@
+"""What the client makes of answers: values, refusals, and things that are not taskmint's."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taskmint.client import calls
+from taskmint.client.answers import Ended, Started, ended, started
+from taskmint.client.errors import BadAnswer, Refused
+from taskmint.client.http1 import Answer
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+NAMES = st.sampled_from([*Started._fields, *Ended._fields, "end_cause", "heartbeat_seconds"])
+
+
+def answer(body: bytes, kind: str = "application/json", **headers: str) -> Answer:
+    """An answer as it comes from the daemon."""
+    made = Answer()
+    made.feed(
+        b"HTTP/1.1 400 Bad\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body
+    )
+    made.headers.update(headers, **{"content-type": kind})
+    return made
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[1]", b"null", b"\xff"])
+def test_what_is_no_json_object_is_not_ours(body: bytes) -> None:
+    """A proxy's page, nothing, something else."""
+    with pytest.raises(BadAnswer):
+        calls.read(answer(body))
+
+
+@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("soon", None), ("-1", None)])
+def test_a_problem_is_a_refusal(header: str, seconds: float | None) -> None:
+    """With its code, and a time only when it is one."""
+    body = json.dumps({"code": "limit_exceeded", "detail": "d", "fix": "f"}).encode()
+    with pytest.raises(Refused) as raised:
+        calls.read(answer(body, "application/problem+json", **{"retry-after": header}))
+
+    assert (raised.value.code, raised.value.retry_after) == ("limit_exceeded", seconds)
+
+
+@given(st.dictionaries(NAMES, ANYTHING))
+def test_other_shapes_are_refused(body: dict[str, object]) -> None:
+    """Whatever an answer holds, it is a task or a BadAnswer."""
+    for read in (started, ended):
+        try:
+            read(body)
+        except BadAnswer:
+            continue
+
+
+def test_a_number_beyond_all_numbers_is_refused() -> None:
+    """JSON has integers that no float holds."""
+    with pytest.raises(BadAnswer):
+        ended({"state": "revoked", "end_cause": None, "revocation_seconds": 10**400})
