@@ -246,7 +246,7 @@ def read_model(
 
 def _without_echoes(details: list[ErrorDetails]) -> list[ErrorDetails]:
     """Drop `too short` of a list whose entries were refused: refused ones are not counted."""
-    inside = {detail["loc"][:-1] for detail in details}
+    inside = {detail["loc"][:depth] for detail in details for depth in range(1, len(detail["loc"]))}
     return [each for each in details if each["type"] != "too_short" or each["loc"] not in inside]
 
 

@@ -24,6 +24,7 @@ from taskmint.model.scope import (
 from taskmint.model.spiffe import SpiffeId
 from taskmint.policy.decide import decide
 from taskmint.policy.enumerate import enumerate_definitions
+from taskmint.policy.parameter import EnumParameter
 
 POLICY = load(REPORT)
 
@@ -186,6 +187,17 @@ def test_the_token_policy_names_the_enums_that_are_used() -> None:
 
     assert granted(both, asked(parameters=parameters)).token_policy == "taskmint-task-report.l.us"
     assert granted(none, asked(parameters=parameters)).token_policy == "taskmint-task-report"
+
+
+def test_a_value_that_is_no_word_never_reaches_a_path() -> None:
+    """A second fence: even an enum that the loader should not have let in is refused."""
+    definition = POLICY.definitions["report"]
+    hostile = EnumParameter("region", ("../../sys/health",))
+    policy = replace(POLICY, definitions={"report": replace(definition, parameters=(hostile,))})
+    given_ = asked(parameters={"region": "../../sys/health"})
+    denial = denied(policy, given_, Code.PARAMETER_INVALID)
+
+    assert denial.detail == "a parameter will not do"
 
 
 def test_the_same_input_decides_the_same() -> None:

@@ -51,14 +51,14 @@ PAIRS = [
         REPORT,
         [
             (
-                f"widened: {JOBS} gained GET database/creds/ro-eu, GET database/creds/ro-us through "
-                "report"
+                f"widened: {JOBS} gained GET database/creds/ro-eu, GET database/creds/ro-us "
+                "through report"
             )
         ],
         [
             (
-                f"narrowed: {JOBS} lost GET database/creds/ro-eu, GET database/creds/ro-us through "
-                "report"
+                f"narrowed: {JOBS} lost GET database/creds/ro-eu, GET database/creds/ro-us "
+                "through report"
             )
         ],
     ),
@@ -228,23 +228,23 @@ PAIRS = [
         REPORT.replace(SECRET, "pki: {mount: p, role: r, common_name: x, ttl: 2h}"),
         [
             (
-                f'widened: {JOBS} gained POST p/issue/r with {{"common_name":"x","ttl":"2h"}} through '
-                "report"
+                f'widened: {JOBS} gained POST p/issue/r with {{"common_name":"x","ttl":"2h"}} '
+                "through report"
             ),
             "widened: warehouse of report lives for 2h, was for 1h",
             (
-                f'narrowed: {JOBS} lost POST p/issue/r with {{"common_name":"x","ttl":"1h"}} through '
-                "report"
+                f'narrowed: {JOBS} lost POST p/issue/r with {{"common_name":"x","ttl":"1h"}} '
+                "through report"
             ),
         ],
         [
             (
-                f'widened: {JOBS} gained POST p/issue/r with {{"common_name":"x","ttl":"1h"}} through '
-                "report"
+                f'widened: {JOBS} gained POST p/issue/r with {{"common_name":"x","ttl":"1h"}} '
+                "through report"
             ),
             (
-                f'narrowed: {JOBS} lost POST p/issue/r with {{"common_name":"x","ttl":"2h"}} through '
-                "report"
+                f'narrowed: {JOBS} lost POST p/issue/r with {{"common_name":"x","ttl":"2h"}} '
+                "through report"
             ),
             "narrowed: warehouse of report lives for 1h, was for 2h",
         ],
@@ -270,14 +270,14 @@ PAIRS = [
         REPORT.replace("{region:", "{s: {type: segment, max_length: 4}, region:"),
         [
             (
-                "widened: parameter s of report takes 1 to 4 letters, digits, dashes or underscores, "
-                "was 1 to 3 letters, digits, dashes or underscores"
+                "widened: parameter s of report takes 1 to 4 letters, digits, dashes or "
+                "underscores, was 1 to 3 letters, digits, dashes or underscores"
             )
         ],
         [
             (
-                "narrowed: parameter s of report takes 1 to 3 letters, digits, dashes or underscores, "
-                "was 1 to 4 letters, digits, dashes or underscores"
+                "narrowed: parameter s of report takes 1 to 3 letters, digits, dashes or "
+                "underscores, was 1 to 4 letters, digits, dashes or underscores"
             )
         ],
     ),

@@ -51,8 +51,8 @@ def test_the_report_has_nothing_to_complain_of() -> None:
         (
             REPORT.replace("ro-{region}", "{region}-{job}"),
             (
-                "tasks.report.scope.warehouse: the server can hold a task to database/creds/+ only, "
-                "the daemon to the exact path"
+                "tasks.report.scope.warehouse: the server can hold a task to database/creds/+ "
+                "only, the daemon to the exact path"
             ),
         ),
         (
