@@ -2,12 +2,9 @@
 
 import asyncio
 import sys
-from pathlib import Path
-from typing import Any
 
 import click
 
-from taskmint.model.secret import Secret
 from taskmint.policy.database import (
     POSTGRESQL_CREATION,
     POSTGRESQL_PREPARATION,
@@ -15,22 +12,14 @@ from taskmint.policy.database import (
     POSTGRESQL_REVOCATION,
     USERNAME_TEMPLATE,
 )
-from taskmint.policy.plan_objects import Plan
 from taskmint.vault.apply import admin_door, write
 from taskmint.vault.changes import Change, changes
 from taskmint.vault.findings import findings
 from taskmint.vault.live import read_live
 from taskmint.vault.render import hcl, plain_json, terraform
-from taskmint.vault.settings import VaultSettings
 
-from .vault_options import (
-    EXIT_FINDING,
-    errors_to_exit_codes,
-    inputs,
-    policy_options,
-    server,
-    server_options,
-)
+from .vault_options import EXIT_FINDING, Planned, Target, with_plan, with_server
+from .vault_standing import standing
 
 
 @click.group(name="vault")
@@ -38,8 +27,11 @@ def vault() -> None:
     """Plan, apply and check what Vault must hold."""
 
 
+vault.add_command(standing)
+
+
 @vault.command()
-@policy_options
+@with_plan
 @click.option(
     "--output",
     type=click.Choice(["hcl", "terraform", "json"]),
@@ -47,56 +39,33 @@ def vault() -> None:
     show_default=True,
     help="The form; terraform is a .tf.json file.",
 )
-@errors_to_exit_codes
-def plan(
-    config_file: Path | None, policies: tuple[str, ...], daemon_spiffe_id: str | None, output: str
-) -> None:
+def plan(given: Planned, output: str) -> None:
     """Print what Vault must hold, from the policy alone; no server is asked."""
-    given = inputs(config_file, policies, daemon_spiffe_id)
     write_plan = {"hcl": hcl, "terraform": terraform, "json": plain_json}[output]
     click.echo(write_plan(given.plan), nl=False)
 
 
 @vault.command()
-@policy_options
-@server_options
+@with_plan
+@with_server
 @click.option("--yes", is_flag=True, help="Write without asking.")
 @click.option("--prune", is_flag=True, help="Also remove what bears our name and is not planned.")
-@errors_to_exit_codes
-def apply(
-    config_file: Path | None,
-    policies: tuple[str, ...],
-    daemon_spiffe_id: str | None,
-    *,
-    yes: bool,
-    prune: bool,
-    **given_server: Any,
-) -> None:
+def apply(target: Target, *, yes: bool, prune: bool) -> None:
     """
     Write the plan with an admin's token, after showing the difference.
 
     Secrets engines, connections and database roles are the admin's own; of these only a
     connection's user name template and allowed roles are changed.
     """
-    given = inputs(config_file, policies, daemon_spiffe_id)
-    settings, token = server(given.server, **given_server)
-    asyncio.run(_apply(given.plan, settings, token, yes=yes, prune=prune))
+    asyncio.run(_apply(target, yes=yes, prune=prune))
 
 
 @vault.command()
-@policy_options
-@server_options
-@errors_to_exit_codes
-def check(
-    config_file: Path | None,
-    policies: tuple[str, ...],
-    daemon_spiffe_id: str | None,
-    **given_server: Any,
-) -> None:
+@with_plan
+@with_server
+def check(target: Target) -> None:
     """Compare the live server with the plan; exits 1 when anything is missing or wider."""
-    given = inputs(config_file, policies, daemon_spiffe_id)
-    settings, token = server(given.server, **given_server)
-    sys.exit(asyncio.run(_check(given.plan, settings, token)))
+    sys.exit(asyncio.run(_check(target)))
 
 
 @vault.command()
@@ -114,10 +83,9 @@ def statements(database: str) -> None:
         click.echo(f"-- {title}\n{text}")
 
 
-async def _apply(
-    plan: Plan, settings: VaultSettings, token: Secret[str], *, yes: bool, prune: bool
-) -> None:
-    async with admin_door(settings, token) as door:
+async def _apply(target: Target, *, yes: bool, prune: bool) -> None:
+    plan = target.plan
+    async with admin_door(target.settings, target.token) as door:
         live = await read_live(door, plan)
         wanted = changes(plan, live, prune=prune)
         for change in wanted:
@@ -132,8 +100,9 @@ async def _apply(
         click.echo("Vault holds the plan already.")
 
 
-async def _check(plan: Plan, settings: VaultSettings, token: Secret[str]) -> int:
-    async with admin_door(settings, token) as door:
+async def _check(target: Target) -> int:
+    plan = target.plan
+    async with admin_door(target.settings, target.token) as door:
         live = await read_live(door, plan)
     problems = list(findings(plan, live))
     for problem in problems:

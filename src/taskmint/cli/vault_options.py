@@ -33,15 +33,45 @@ Command = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
-    """What the options amount to; `server` is None when no address is known."""
+class Planned:
+    """The plan, and the server that the configuration names, if there is one."""
 
     plan: Plan
     server: VaultSettings | None
 
 
-def policy_options(command: Command) -> Command:
-    """Add the options that say which policy and which daemon."""
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The plan, the server, and an admin's token for it."""
+
+    plan: Plan
+    settings: VaultSettings
+    token: Secret[str]
+
+
+def with_plan(command: Command) -> Command:
+    """
+    Add the options that say which policy and which daemon; the command gets the plan.
+
+    Failures of ours are printed as one sentence, with the documented exit status.
+    """
+
+    @functools.wraps(command)
+    def wrapped(
+        config_file: Path | None,
+        policies: tuple[str, ...],
+        daemon_spiffe_id: str | None,
+        **rest: Any,
+    ) -> None:
+        try:
+            command(_inputs(config_file, policies, daemon_spiffe_id), **rest)
+        except ConfigError as error:
+            leave(EXIT_CONFIG, error.detail)
+        except Unavailable as error:
+            leave(EXIT_UNREACHABLE, f"{error.code}: {error.detail}; {error.fix}")
+        except TaskmintError as error:
+            leave(EXIT_FINDING, f"{error.code}: {error.detail}; {error.fix}".rstrip("; "))
+
     for option in (
         click.option(
             "--config",
@@ -62,12 +92,25 @@ def policy_options(command: Command) -> Command:
             help="Who may log in as the daemon; without it no auth role and entity are planned.",
         ),
     ):
-        command = option(command)
-    return command
+        wrapped = option(wrapped)
+    return wrapped
 
 
-def server_options(command: Command) -> Command:
-    """Add the options that say which server, for admins; the token is never an argument."""
+def with_server(command: Command) -> Command:
+    """Add, below `with_plan`, which server and whose token; a token is never an argument."""
+
+    @functools.wraps(command)
+    def wrapped(
+        given: Planned,
+        address: str | None,
+        namespace: str | None,
+        ca_file: Path | None,
+        token_file: Path | None,
+        **rest: Any,
+    ) -> None:
+        settings, token = _server(given.server, address, namespace, ca_file, token_file)
+        command(Target(given.plan, settings, token), **rest)
+
     for option in (
         click.option(
             "--address", help="Vault's address; else the configuration's, BAO_ADDR, VAULT_ADDR."
@@ -85,30 +128,13 @@ def server_options(command: Command) -> Command:
             help="A file with the admin's token; else BAO_TOKEN, VAULT_TOKEN.",
         ),
     ):
-        command = option(command)
-    return command
-
-
-def errors_to_exit_codes(command: Command) -> Command:
-    """Print failures of ours as one sentence, and leave with the documented status."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except ConfigError as error:
-            leave(EXIT_CONFIG, error.detail)
-        except Unavailable as error:
-            leave(EXIT_UNREACHABLE, f"{error.code}: {error.detail}; {error.fix}")
-        except TaskmintError as error:
-            leave(EXIT_FINDING, f"{error.code}: {error.detail}; {error.fix}".rstrip("; "))
-
+        wrapped = option(wrapped)
     return wrapped
 
 
-def inputs(
+def _inputs(
     config_file: Path | None, policies: tuple[str, ...], daemon_spiffe_id: str | None
-) -> Inputs:
+) -> Planned:
     """Read the files that the options name. Raises ConfigError."""
     subject = None if daemon_spiffe_id is None else _spiffe_id(daemon_spiffe_id)
     if config_file is None:
@@ -116,17 +142,17 @@ def inputs(
             leave(EXIT_USAGE, "name a configuration with --config, or policy files with --policy")
         planned = PlanSettings(spiffe_id=subject)
         loaded = load_policy(read_policy_files(policies), DEFAULT_CLASSES)
-        return Inputs(plan_of(enumerate_definitions(loaded), planned), None)
+        return Planned(plan_of(enumerate_definitions(loaded), planned), None)
     config = load_config(str(config_file), read_config_file(str(config_file)), os.environ)
     planned = plan_settings(config)
     if subject is not None:
         planned = replace(planned, spiffe_id=subject)
     files = read_policy_files(policies or config.policy.files)
     loaded = load_policy(files, config.class_clocks())
-    return Inputs(plan_of(enumerate_definitions(loaded), planned), vault_settings(config))
+    return Planned(plan_of(enumerate_definitions(loaded), planned), vault_settings(config))
 
 
-def server(
+def _server(
     configured: VaultSettings | None,
     address: str | None,
     namespace: str | None,
@@ -160,5 +186,6 @@ def _spiffe_id(text: str) -> str:
 
 
 def leave(status: int, sentence: str) -> NoReturn:
+    """Say a sentence on standard error and exit."""
     click.echo(f"taskmint: {sentence}", err=True)
     sys.exit(status)

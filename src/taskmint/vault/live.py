@@ -59,9 +59,9 @@ async def read_live(door: Door, plan: Plan) -> Live:
         auth_mounts=_by_path(await _read(door, "sys/auth")),
         database_roles=roles,
         connections=await _read_pairs(door, sorted(used), "config"),
-        policy_names=await _names(door, "sys/policies/acl"),
+        policy_names=await read_names(door, "sys/policies/acl"),
         token_role_names=frozenset(
-            name for name in await _names(door, "auth/token/roles") if name.startswith(OURS)
+            name for name in await read_names(door, "auth/token/roles") if name.startswith(OURS)
         ),
     )
 
@@ -110,7 +110,8 @@ async def _read_pairs(
     return {by_path[path]: data for path, data in (await _read_many(door, by_path)).items()}
 
 
-async def _names(door: Door, path: str) -> frozenset[str]:
+async def read_names(door: Door, path: str) -> frozenset[str]:
+    """List the names at a path; none when there is nothing. Raises TaskmintError."""
     reply: Reply = await door.list(f"/v1/{path}")
     if reply.meaning is Meaning.ABSENT:
         return frozenset()
