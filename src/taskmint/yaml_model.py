@@ -187,6 +187,10 @@ def member(kind: type[StrEnum]) -> BeforeValidator:
     return BeforeValidator(read)
 
 
+def _mode_text(mode: int) -> str:
+    return f"{mode:04o}"
+
+
 FromText: Final = BeforeValidator(_text)
 FromInteger: Final = BeforeValidator(_integer)
 Text = Annotated[str, FromText]
@@ -207,7 +211,7 @@ Timestamp = Annotated[
 Mode = Annotated[
     int,
     BeforeValidator(_mode),
-    PlainSerializer("{:04o}".format, return_type=str),
+    PlainSerializer(_mode_text, return_type=str),
     WithJsonSchema({"type": "string", "pattern": "^0[0-7]{3}$"}),
 ]
 NonEmpty: Final = Field(min_length=1)
