@@ -7,6 +7,7 @@ Reading `run` is reading the boot. Nothing else in the project knows all the ada
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from taskmint.identity.tls import TlsTerms, check_tls_support
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.secret import Secret
+from taskmint.model.state import TaskState
 from taskmint.tasks.outside import Outside
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
@@ -102,7 +104,7 @@ async def _build(
             Path(config.ledger.path),
             node=node,
             failpoints=failpoints,
-            changed=lambda reason: log.error("ledger_changed", reason=reason),
+            changed=partial(_ledger_changed, log),
         )
     )
     workload_api = await stack.enter_async_context(
@@ -137,12 +139,14 @@ async def _build(
         from_config.jwt_rules(config),
         trust_domains=frozenset(config.identity.trust_domains),
     )
+    _measure(metrics, service, ledger)
     return Parts(
         source=source,
         in_force=in_force,
         node=node,
         clock=clock,
         ledger=ledger,
+        retention=config.ledger.retention,
         vault=vault,
         prover=prover,
         authorities=prover,
@@ -152,3 +156,28 @@ async def _build(
         service=service,
         crash=crash,
     )
+
+
+def _ledger_changed(log: structlog.stdlib.BoundLogger, reason: str | None) -> None:
+    if reason is None:
+        log.info("ledger_works_again")
+    else:
+        log.error("ledger_failed", reason=reason)
+
+
+def _measure(metrics: Metrics, service: TaskService, ledger: SqliteLedger) -> None:
+    """Gauges that are read when somebody scrapes."""
+
+    def count(state: TaskState, failed_attempts: int = 0) -> int:
+        return sum(
+            view.state is state and view.attempts_failed >= failed_attempts
+            for view in service.overview()
+        )
+
+    metrics.gauge("taskmint_tasks_live", "Active tasks.", lambda: count(TaskState.ACTIVE))
+    metrics.gauge(
+        "taskmint_revocations_unproven",
+        "Tasks whose revocation was tried and is not proven yet.",
+        lambda: count(TaskState.REVOKING, failed_attempts=1),
+    )
+    metrics.gauge("taskmint_ledger_queue", "Rows waiting for a commit.", lambda: ledger.waiting)

@@ -4,6 +4,7 @@ import asyncio
 import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 import structlog
@@ -16,7 +17,9 @@ from taskmint.api.readiness import Components
 from taskmint.api.task_api import TaskApi
 from taskmint.errors import ConfigError, Unavailable
 from taskmint.identity.peers import PeerReader
-from taskmint.ports import Authorities, Clock, Entry, Event, Identity, Ledger
+from taskmint.ledger.housekeeping import export_heads, keep_retention
+from taskmint.ledger.sqlite import SqliteLedger
+from taskmint.ports import Authorities, Clock, Entry, Event, Identity
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
 from taskmint.telemetry.systemd import Systemd, keep_alive
@@ -25,6 +28,7 @@ from taskmint.vault.client import VaultClient
 from .policy_source import InForce, PolicySource
 
 _READINESS_POLL_SECONDS: Final = 0.02
+_HEAD_INTERVAL: Final = timedelta(minutes=1)
 
 
 @dataclass(slots=True)
@@ -35,7 +39,8 @@ class Parts:
     in_force: InForce
     node: str
     clock: Clock
-    ledger: Ledger
+    ledger: SqliteLedger
+    retention: timedelta
     vault: VaultClient
     prover: Identity
     authorities: Authorities
@@ -110,10 +115,24 @@ class Running:
         When one of these dies, all end and its error is raised: issuing while nobody can revoke
         is worse than being down, and systemd starts us again.
         """
+        parts = self._parts
         await self._record(Event.DAEMON_STARTED)
         try:
             async with asyncio.TaskGroup() as group:
                 background = [
+                    group.create_task(
+                        export_heads(parts.ledger, self._log, _HEAD_INTERVAL), name="heads"
+                    ),
+                    group.create_task(
+                        keep_retention(
+                            parts.ledger,
+                            parts.clock,
+                            self._log,
+                            free_text=parts.retention,
+                            rows=None,
+                        ),
+                        name="retention",
+                    ),
                     group.create_task(self._announce(), name="readiness"),
                     group.create_task(self._parts.service.recover(), name="recovery"),
                     group.create_task(self._reload_when_asked(), name="reloads"),
