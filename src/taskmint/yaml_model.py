@@ -46,6 +46,7 @@ _RFC_3339 = re.compile(
     re.ASCII,
 )
 _MODE = re.compile(r"0[0-7]{3}", re.ASCII)
+_LARGER: Final = (("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 _MOST_SHOWN: Final = 20  # words listed in a finding
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
@@ -134,9 +135,8 @@ def _mode(value: object) -> int:
 def duration_text(value: timedelta) -> str:
     """Write a duration in the largest unit that holds it exactly."""
     milliseconds = value // _UNITS["ms"]
-    for unit in ("h", "m", "s"):
-        size = _UNITS[unit] // _UNITS["ms"]
-        if milliseconds and milliseconds % size == 0:
+    for unit, size in _LARGER:
+        if milliseconds and not milliseconds % size:
             return f"{milliseconds // size}{unit}"
     return f"{milliseconds}ms"
 

@@ -50,7 +50,7 @@ class _No(Exception):
         self.approval = approval
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Case:
     """One request on its way through one definition."""
 
@@ -235,9 +235,12 @@ def _facts(
         "request.context": request.context,
         "request.lifetime": lifetime,
     }
-    facts.update((f"request.parameters.{name}", value) for name, value in parameters.items())
-    facts.update((f"caller.captures.{name}", value) for name, value in case.match.captures.items())
-    facts.update((f"host.{name}", value) for name, value in case.given.host.items())
+    for name, parameter in parameters.items():
+        facts[f"request.parameters.{name}"] = parameter
+    for name, captured in case.match.captures.items():
+        facts[f"caller.captures.{name}"] = captured
+    for name, label in case.given.host.items():
+        facts[f"host.{name}"] = label
     return facts
 
 

@@ -116,7 +116,7 @@ class WhoIndex:
         branch = self._domains.get(caller.trust_domain)
         if branch is None:
             return None
-        return _walk(branch, caller.segments, 0)
+        return _walk(branch, caller.segments)
 
 
 def build_index(patterns: Iterable[Pattern]) -> tuple[WhoIndex, tuple[tuple[int, Pattern], ...]]:
@@ -150,20 +150,30 @@ def _follow(branch: _Branch, segment: str) -> _Branch:
     return branch.one
 
 
-def _walk(branch: _Branch, segments: tuple[str, ...], at: int) -> Match | None:
-    if at == len(segments):
-        return _capture(branch.end, segments)
-    literal = branch.literals.get(segments[at])
-    if literal is not None and (match := _walk(literal, segments, at + 1)) is not None:
-        return match
-    if branch.one is not None and (match := _walk(branch.one, segments, at + 1)) is not None:
-        return match
-    return _capture(branch.rest, segments)
+def _walk(root: _Branch, segments: tuple[str, ...]) -> Match | None:
+    """Try literals before wildcards before `**`, the last one seen first: no recursion."""
+    later: list[tuple[_Branch | None, Pattern | None, int]] = []
+    branch: _Branch | None = root
+    rest: Pattern | None = None
+    at = 0
+    while True:
+        while branch is not None and at < len(segments):
+            if branch.rest is not None:
+                later.append((None, branch.rest, 0))
+            literal = branch.literals.get(segments[at])
+            at += 1
+            if literal is not None and branch.one is not None:
+                later.append((branch.one, None, at))
+            branch = literal or branch.one
+        ending = rest if branch is None else branch.end
+        if ending is not None and (match := _capture(ending, segments)) is not None:
+            return match
+        if not later:
+            return None
+        branch, rest, at = later.pop()
 
 
-def _capture(pattern: Pattern | None, segments: tuple[str, ...]) -> Match | None:
-    if pattern is None:
-        return None
+def _capture(pattern: Pattern, segments: tuple[str, ...]) -> Match | None:
     if not pattern.captures:
         return Match(pattern, _NOTHING)
     values = {name: segments[position] for position, name in pattern.captures}
