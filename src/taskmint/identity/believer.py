@@ -49,6 +49,13 @@ class Believer:
             self._heard = trust
         return self._believed
 
+    def believes(self, trust_domain: str) -> bool:
+        """Whether callers of this trust domain may come at all."""
+        if self._named:
+            return trust_domain in self._named
+        own = self._api.trust.own
+        return own is not None and own.spiffe_id.trust_domain == trust_domain
+
     def stands(self, authority: str) -> bool:
         """Whether an SVID's authority is still believed, as far as it is known (Trust.stands)."""
         domain = authority.partition(":")[2].partition("#")[0]

@@ -14,6 +14,7 @@ from taskmint.ports import Clock, Presented
 
 from . import procfs
 from .believer import Believer
+from .delegation import Delegation
 from .jwt_svid import JwtRules, invalid
 from .token_owners import TokenBinding, TokenOwners
 from .verdicts import Verdicts
@@ -36,12 +37,14 @@ class Prover:
         *,
         trust_domains: frozenset[str] = frozenset(),
         binding: TokenBinding = TokenBinding.UID,
+        delegation: Delegation | None = None,
     ) -> None:
         self.believer = Believer(api, trust_domains)
         self._api = api
         self._clock = clock
         self._verdicts = Verdicts(rules)
         self._owners = TokenOwners(binding)
+        self._delegation = delegation
 
     def ready(self) -> str | None:
         """None when callers can be proven now, else the reason why not."""
@@ -53,7 +56,7 @@ class Prover:
 
         1. The peer must be a process that the kernel names, and alive.
         2. It must present something, and one thing only: a token, or the certificate that its
-           connection was opened with.
+           connection was opened with; or nothing, where the agent may be asked who it is.
         3. We must know whom to believe.
         4. What it presents must be an SVID for us (jwt_svid.py, x509_svid.py), now: also on a
            connection that was opened when it still was.
@@ -71,6 +74,8 @@ class Prover:
             caller = self._by_chain(presented.chain, peer)
         elif presented.bearer is not None:
             caller = self._by_token(presented.bearer, peer)
+        elif self._delegation is not None:
+            caller = await self._by_delegation(self._delegation, peer)
         else:
             raise Unproven(
                 Code.CREDENTIAL_MISSING,
@@ -83,6 +88,8 @@ class Prover:
 
     def stands(self, authority: str) -> bool:
         """Whether a `Caller.authority` has not been withdrawn since, as far as it is known."""
+        if authority.startswith("delegated:"):
+            return self._delegation is not None and self._delegation.stands(authority)
         return self.believer.stands(authority)
 
     async def changed(self, after: int) -> int:
@@ -126,6 +133,18 @@ class Prover:
             proven_until=svid.expires_at,
             evidence=svid.evidence,
             authority=svid.authority,
+        )
+
+    async def _by_delegation(self, delegation: Delegation, peer: Peer) -> Caller:
+        # 3. and 4.: the agent itself is asked
+        attested = await delegation.attest(peer)
+        return Caller(
+            spiffe_id=attested.spiffe_id,
+            method=IdentityMethod.DELEGATED,
+            peer=peer,
+            proven_until=attested.expires_at,
+            evidence=attested.evidence,
+            authority=attested.authority,
         )
 
     def _now(self) -> float:

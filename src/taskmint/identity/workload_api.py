@@ -13,16 +13,17 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import structlog
 
-from taskmint.errors import Code, TaskmintError, Unavailable
+from taskmint.errors import Code, Unavailable
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
 from taskmint.ports import Clock
 
 from ._workload_proto import grpc, messages, open_stub
+from .changes import Changes
+from .channel import CHANNEL_OPTIONS, code_of, socket_path
 from .jwt_bundle import decode_base64url
 from .strict_json import decode_object
 from .trust import Said, Trust, read_jwt_bundles, read_x509_context
@@ -30,16 +31,6 @@ from .trust import Said, Trust, read_jwt_bundles, read_x509_context
 _log = structlog.get_logger()
 
 _METADATA: Final = (("workload.spiffe.io", "true"),)  # SPIFFE Workload Endpoint, section 5
-_MAX_MESSAGE: Final = 4 << 20  # bytes; gRPC's own default, written down
-_CHANNEL_OPTIONS: Final = (
-    ("grpc.initial_reconnect_backoff_ms", 500),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    ("grpc.max_receive_message_length", _MAX_MESSAGE),
-    ("grpc.use_local_subchannel_pool", 1),  # a new channel does not inherit an old one's backoff
-    ("grpc.enable_retries", 0),
-    ("grpc.enable_http_proxy", 0),
-)
 _DENIED: Final = "PERMISSION_DENIED"
 _FIRST_PAUSE: Final = 0.1  # seconds before a stream is opened again; doubles
 _LONGEST_PAUSE: Final = 2.0
@@ -103,14 +94,13 @@ class WorkloadApi:
         self._deadline = deadline
         self._channel: Any = None
         self._following: asyncio.Task[None] | None = None
-        self._version = 0
-        self._changed = asyncio.Event()
+        self.changes = Changes()
         self._jwt = _Stream(clock)
         self._x509 = _Stream(clock)
 
     async def __aenter__(self) -> Self:
         """Start following; returns at once. Raises TaskmintError(config_invalid)."""
-        path = _socket_path(self._endpoint)
+        path = socket_path(self._endpoint)
         self._following = asyncio.create_task(self._follow(path), name="Workload API")
         self._following.add_done_callback(_report_failure)
         return self
@@ -147,18 +137,16 @@ class WorkloadApi:
     @property
     def version(self) -> int:
         """Counts changes of `trust`; for `changed`."""
-        return self._version
+        return self.changes.count
 
     async def changed(self, after: int) -> int:
         """Wait until `version` is beyond `after`; returns it."""
-        while self._version <= after:
-            await self._changed.wait()
-        return self._version
+        return await self.changes.beyond(after)
 
     async def first_bundles(self) -> None:
         """Wait until `ready()` is None for the first time."""
         while self.ready() is not None:
-            await self.changed(self._version)
+            await self.changed(self.version)
 
     # --- what it fetches ---------------------------------------------------------------------
 
@@ -173,7 +161,7 @@ class WorkloadApi:
                 request, timeout=self._deadline, metadata=_METADATA
             )
         except grpc.aio.AioRpcError as error:
-            raise _unavailable(f"the Workload API gave no JWT-SVID ({_code(error)})") from None
+            raise _unavailable(f"the Workload API gave no JWT-SVID ({code_of(error)})") from None
         except (asyncio.CancelledError, grpc.aio.UsageError):
             if _being_cancelled():
                 raise
@@ -193,7 +181,7 @@ class WorkloadApi:
         while True:
             inode = await asyncio.to_thread(_inode, path)
             async with grpc.aio.insecure_channel(
-                f"unix:{path}", options=_CHANNEL_OPTIONS
+                f"unix:{path}", options=CHANNEL_OPTIONS
             ) as channel:
                 self._channel = channel
                 stub = open_stub(channel)
@@ -251,7 +239,7 @@ class WorkloadApi:
                     pause = _FIRST_PAUSE
                     yield message
             except grpc.aio.AioRpcError as error:
-                code = _code(error)
+                code = code_of(error)
             except asyncio.CancelledError:
                 if _being_cancelled():
                     raise
@@ -278,9 +266,7 @@ class WorkloadApi:
 
     def _set(self, trust: Trust) -> None:
         self.trust = trust
-        self._version += 1
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+        self.changes.note()
 
 
 async def _until_replaced(path: str, inode: tuple[int, int] | None) -> None:
@@ -300,17 +286,6 @@ def _inode(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _socket_path(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    if parts.scheme != "unix" or parts.netloc or not parts.path.startswith("/"):
-        raise TaskmintError(
-            Code.CONFIG_INVALID,
-            "the Workload API's endpoint is not an absolute Unix socket",
-            fix="write unix:///run/spire/agent/public/api.sock",
-        )
-    return parts.path
-
-
 def _expiry(token: str) -> datetime:
     """Read our own token's expiry; it came from the agent, so its signature is not our business."""
     claims = decode_object(decode_base64url(token.split(".")[1].encode()))
@@ -324,10 +299,6 @@ def _being_cancelled() -> bool:
     """Whether we are cancelled, rather than a call whose channel was closed under it."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
-
-
-def _code(error: Any) -> str:
-    return str(error.code().name)
 
 
 def _unavailable(detail: str) -> Unavailable:
