@@ -1,3 +1,9 @@
 """What every test lives under; the rules themselves stand in tests/plugins, one module each."""
 
-pytest_plugins = ["plugins.blocking", "plugins.canaries", "plugins.skips", "stack"]
+pytest_plugins = [
+    "plugins.blocking",
+    "plugins.canaries",
+    "plugins.properties",
+    "plugins.skips",
+    "stack",
+]
