@@ -19,6 +19,7 @@ from taskmint.policy.condition import (
     Outcome,
     variables,
 )
+from taskmint.policy.facts import READERS
 from taskmint.policy.parameter import BooleanParameter, EnumParameter, IntegerParameter
 
 PARAMETERS = (
@@ -84,6 +85,7 @@ def test_every_fact_can_be_asked_for(text: str) -> None:
 def test_every_fact_is_among_the_variables() -> None:
     """What decide hands over and what the compiler knows are the same names."""
     assert set(TYPES) == set(FACTS)
+    assert set(FIXED) == set(READERS)
     assert set(FIXED) == {
         name for name in FACTS if not name.startswith(("host.", "caller.cap", "request.param"))
     }
@@ -317,7 +319,10 @@ def test_another_mistake_does_not_make_host_labels_unknown() -> None:
     assert findings(text) == ["a.yaml:1:10: version: is not one of the known words; write 1"]
 
 
-def test_facts_of_a_definition_without_conditions_cost_nothing() -> None:
-    """The library stays unloaded; most policies never need it."""
-    assert not load(REPORT).definitions["report"].needs_facts
-    assert load(with_when("caller.uid > 0")).definitions["report"].needs_facts
+def test_only_the_facts_that_are_asked_for_are_read() -> None:
+    """So a definition without conditions does not pay for any, nor load the library."""
+    approval = "approval: {from: ['group:a'], within: 1h, automatic: now.getHours() < 6}"
+    text = with_when("[caller.uid > 0, caller.uid < 9]").replace("when:", f"{approval}\n    when:")
+
+    assert load(REPORT).definitions["report"].fact_names == ()
+    assert load(text).definitions["report"].fact_names == ("caller.uid", "now")

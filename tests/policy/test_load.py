@@ -179,6 +179,7 @@ def test_the_description_of_a_definition_leaves_nothing_out() -> None:
         "name",  # the key it stands under
         "who",  # the index of `patterns`
         "bound",  # "ends", for each bind
+        "fact_names",  # "when" and "approval" name them
         "token_role",  # made from the name
         "policy_parameters",  # made from parameters and scope
         "deadline_default",  # "deadline"

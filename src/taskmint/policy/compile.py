@@ -33,6 +33,7 @@ from .terms import (
     compile_conditions,
     compile_ends,
     compile_windows,
+    fact_names,
 )
 from .workbench import Surroundings, Workbench
 
@@ -73,6 +74,7 @@ def compile_definition(
         windows=windows,
         conditions=conditions,
         approval=approval,
+        fact_names=fact_names(conditions, approval),
         token_role=token_role(name),
         entitlements=entitlements,
         dead_man=clocks.dead_man,

@@ -7,7 +7,7 @@ again (P11).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from operator import itemgetter
 from typing import Final
 
@@ -28,6 +28,7 @@ from taskmint.yaml_model import closest, duration_text
 
 from .condition import Outcome
 from .definition import Definition, Policy
+from .facts import aware, read_facts
 from .names import token_policy
 from .parameter import Refused
 from .pattern import Match
@@ -109,7 +110,7 @@ def _grant(case: _Case, policy_digest: str) -> Scope:
     parameters = _parameters(case, request.parameters)  # 4
     asked = _lifetime(case, request.ttl)  # 5
     lifetime = _windows(case, asked)  # 6
-    facts = _facts(case, parameters, asked) if definition.needs_facts else {}
+    facts = _facts(case, parameters, asked)
     _conditions(case, facts)  # 7
     ends = _ends(case, request.bind)  # 8
     _approval(case, facts)  # 9
@@ -195,7 +196,7 @@ def _windows(case: _Case, lifetime: timedelta) -> timedelta:
     """Bound the lifetime by the open window that is open longest."""
     if not case.definition.windows:
         return lifetime
-    now = _aware(case.given.now)
+    now = aware(case.given.now)
     tag = case.given.request.context.get("tag")
     opened = [
         (until, window)
@@ -211,37 +212,15 @@ def _windows(case: _Case, lifetime: timedelta) -> timedelta:
     return min(lifetime, until - now)
 
 
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
 def _facts(
     case: _Case, parameters: Mapping[str, ParameterValue], lifetime: timedelta
 ) -> dict[str, object]:
-    """Name everything that a condition may read (condition.variables)."""
-    caller, request, history = case.given.caller, case.given.request, case.given.history
-    facts: dict[str, object] = {
-        "caller.spiffe_id": str(caller.spiffe_id),
-        "caller.trust_domain": caller.spiffe_id.trust_domain,
-        "caller.path": caller.spiffe_id.path,
-        "caller.uid": caller.uid,
-        "caller.method": caller.method.value,
-        "now": _aware(case.given.now),
-        "history.grants": history.grants,
-        "history.denials": history.denials,
-        "history.processes": history.processes,
-        "request.purpose": request.purpose,
-        "request.ticket": request.ticket or "",
-        "request.context": request.context,
-        "request.lifetime": lifetime,
+    groups: Mapping[str, Mapping[str, object]] = {
+        "request.parameters": parameters,
+        "caller.captures": case.match.captures,
+        "host": case.given.host,
     }
-    for name, parameter in parameters.items():
-        facts[f"request.parameters.{name}"] = parameter
-    for name, captured in case.match.captures.items():
-        facts[f"caller.captures.{name}"] = captured
-    for name, label in case.given.host.items():
-        facts[f"host.{name}"] = label
-    return facts
+    return read_facts(case.definition.fact_names, case.given, lifetime, groups)
 
 
 def _conditions(case: _Case, facts: Mapping[str, object]) -> None:

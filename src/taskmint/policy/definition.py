@@ -105,6 +105,7 @@ class Definition:
     """
     Who may have what, under which conditions, for how long.
 
+    `fact_names` are the variables that its conditions may read, all of them together.
     `bound` is `ends` narrowed to one kind of bind, for each that may be asked for and for silence.
     `policy_parameters` are the enum parameters that the scope uses, in declared order: they name
     the token policy. `file` and `line` say where the definition stands.
@@ -122,6 +123,7 @@ class Definition:
     windows: tuple[Window, ...]
     conditions: tuple[Condition, ...]
     approval: ApprovalRule | None
+    fact_names: tuple[str, ...]
     token_role: str
     entitlements: tuple[EntitlementTemplate, ...]
     dead_man: timedelta
@@ -132,11 +134,6 @@ class Definition:
     limits: Limits
     file: str
     line: int
-
-    @property
-    def needs_facts(self) -> bool:
-        """Whether a condition will read facts; most definitions have none to read."""
-        return bool(self.conditions or self.approval)
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,3 +170,10 @@ def compile_approval(
         except BadCondition as error:
             bench.find(("approval", "automatic"), error.problem, error.fix)
     return ApprovalRule(given.from_, given.quorum, given.within, automatic)
+
+
+def fact_names(conditions: tuple[Condition, ...], approval: ApprovalRule | None) -> tuple[str, ...]:
+    """Collect the variables that any condition may read, each once."""
+    automatic = approval.automatic if approval is not None else None
+    every = (*conditions, automatic) if automatic is not None else conditions
+    return tuple(dict.fromkeys(name for condition in every for name in condition.names))
