@@ -13,6 +13,7 @@ from .errors import BadAnswer
 LONGEST_HEAD: Final = 32 * 1024
 LONGEST_BODY: Final = 8 * 1024 * 1024
 
+_MOST_DIGITS: Final = 9
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _FIX: Final = "check that the socket belongs to taskmint"
 
@@ -84,4 +85,4 @@ class Answer:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10  # noqa: PLR2004 - nine digits are enough
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS

@@ -8,7 +8,9 @@ from .errors import ClientError, Interrupted, Refused, Unreachable
 _PATIENCE_SECONDS: Final = 10.0  # for a daemon that is being restarted
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 1.0
-_OVER: Final = frozenset({404, 409})  # no such task any more, or no longer active
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
+_OVER: Final = frozenset({_NOT_FOUND, _CONFLICT})  # no such task any more, or no longer active
 
 
 class Patience:
@@ -75,4 +77,4 @@ def is_over(error: ClientError) -> bool:
 
 def is_forgotten(error: ClientError) -> bool:
     """Whether the answer to an end says that the daemon knows of no such task any more."""
-    return isinstance(error, Refused) and error.status == 404  # noqa: PLR2004 - HTTP
+    return isinstance(error, Refused) and error.status == _NOT_FOUND
