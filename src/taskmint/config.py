@@ -101,6 +101,8 @@ class IdentitySettings(YamlModel):
     max_lifetime: Duration = 1 * _HOUR
     max_token_bytes: Annotated[Integer, Field(ge=512, le=65536)] = 8192
     max_bundle_age: Duration = 1 * _HOUR
+    token: Annotated[Literal["uid", "process"], FromText] = "uid"
+    delegation: WorkloadApi | None = None
 
 
 class VaultAuthSettings(YamlModel):

@@ -14,8 +14,8 @@ import grpc
 import pytest
 
 from identity.delegating_agent import KEY, DelegatingAgent
+from identity.door import Door
 from identity.signer import AUDIENCE
-from identity.test_processes import Door
 from identity.workload import Workload, workload
 from taskmint.errors import Code, LimitExceeded, TaskmintError
 from taskmint.identity.changes import Changes

@@ -17,10 +17,13 @@ from taskmint.api.serving import require_c_parser, serving_http
 from taskmint.clock import SystemClock
 from taskmint.config import Config
 from taskmint.failpoints import Failpoints
+from taskmint.identity.believer import Believer
+from taskmint.identity.delegation import Delegation
 from taskmint.identity.peers import PeerReader, PidfdSource
 from taskmint.identity.processes import HeldProcesses
 from taskmint.identity.prover import Prover
 from taskmint.identity.tls import TlsTerms, check_tls_support
+from taskmint.identity.token_owners import TokenBinding
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.secret import Secret
@@ -84,6 +87,18 @@ async def run(
         await running.until_stopped()
 
 
+async def _delegation(
+    stack: AsyncExitStack, config: Config, workload_api: WorkloadApi
+) -> Delegation | None:
+    """Callers that show nothing, where that was switched on."""
+    if config.identity.delegation is None:
+        return None
+    believer = Believer(workload_api, frozenset(config.identity.trust_domains))
+    return await stack.enter_async_context(
+        Delegation(config.identity.delegation, workload_api.changes, believer.believes)
+    )
+
+
 async def _build(
     stack: AsyncExitStack,
     config: Config,
@@ -138,6 +153,8 @@ async def _build(
         clock,
         from_config.jwt_rules(config),
         trust_domains=frozenset(config.identity.trust_domains),
+        binding=TokenBinding(config.identity.token),
+        delegation=await _delegation(stack, config, workload_api),
     )
     _measure(metrics, service, ledger)
     return Parts(
