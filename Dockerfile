@@ -28,7 +28,7 @@ COPY --from=build /opt/taskmint /opt/taskmint
 USER 10001:10001
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s \
-    CMD ["/opt/taskmint/bin/taskmint", "status"]
+    CMD ["/opt/taskmint/bin/python", "-I", "-m", "taskmint.client.health"]
 # -I: neither PYTHON* variables nor the user's site-packages reach the daemon.
 ENTRYPOINT ["/opt/taskmint/bin/python", "-I", "-m", "taskmint"]
 CMD ["serve", "--config", "/etc/taskmint/taskmint.yaml"]

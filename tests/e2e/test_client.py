@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -122,6 +123,22 @@ async def test_psql_works_inside_a_run_and_the_file_is_gone_after_it(
 
     assert (process.returncode, err, region) == (0, b"", "eu")
     assert (await workload.query(task)).status == 2
+
+
+async def test_a_container_can_ask_for_health_without_an_identity(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """What the Dockerfile's HEALTHCHECK runs: 0 while the daemon answers, 1 where none is."""
+    codes = []
+    for path in (stack.paths.task_socket, tmp_path / "nobody.sock"):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "taskmint.client.health"),
+            env={"TASKMINT_SOCKET": str(path)},
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        codes.append(await process.wait())
+
+    assert codes == [0, 1]
 
 
 async def test_a_run_lives_through_a_restart_of_the_daemon(
