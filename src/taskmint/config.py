@@ -12,7 +12,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from . import yaml_document
 from .config_values import (
@@ -28,6 +28,7 @@ from .config_values import (
     VaultAddress,
     Word,
     WorkloadApi,
+    WorkloadId,
 )
 from .errors import Code, ConfigError, Finding
 from .model.clocks import ClassClocks
@@ -44,6 +45,7 @@ from .yaml_model import (
     YamlModel,
     place,
     read_model,
+    refusal,
 )
 
 _SECOND: Final = timedelta(seconds=1)
@@ -65,6 +67,12 @@ ENVIRONMENT: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyType
         ("vault", "address"): ("BAO_ADDR", "VAULT_ADDR"),
         ("identity", "workload_api"): ("SPIFFE_ENDPOINT_SOCKET",),
     }
+)
+
+
+# What a login method takes beside its mount, by key.
+_LOGIN_KEYS: Final[Mapping[str, str]] = MappingProxyType(
+    {"role_id": "approle", "secret_id_file": "approle", "token_file": "token"}
 )
 
 
@@ -106,12 +114,28 @@ class IdentitySettings(YamlModel):
 
 
 class VaultAuthSettings(YamlModel):
-    """How the daemon logs in: JWT auth with its own JWT-SVID."""
+    """
+    How the daemon logs in: JWT auth with its own JWT-SVID; AppRole or a token where it has none.
 
-    method: Annotated[Literal["jwt"], FromText] = "jwt"
-    mount: MountPath = "jwt"
+    `mount` is the method's own name when left out. `spiffe_id` is for the plan: who may log in.
+    """
+
+    method: Annotated[Literal["jwt", "approle", "token"], FromText] = "jwt"
+    mount: MountPath | None = None
     role: Word = "taskmint"
     audience: Word = "vault"
+    spiffe_id: WorkloadId | None = None
+    role_id: Word | None = None
+    secret_id_file: AbsolutePath | None = None
+    token_file: AbsolutePath | None = None
+
+    @model_validator(mode="after")
+    def _what_the_method_takes(self) -> "VaultAuthSettings":
+        """A method comes with what it logs in with; another's keys may wait for their day."""
+        wanted = sorted(name for name, method in _LOGIN_KEYS.items() if method == self.method)
+        if missing := [name for name in wanted if getattr(self, name) is None]:
+            raise refusal(f"{self.method} needs {' and '.join(missing)}", "write it here")
+        return self
 
 
 class VaultSettings(YamlModel):

@@ -62,6 +62,13 @@ def _workload_api(text: str) -> str:
     return text
 
 
+def _spiffe_id(text: str) -> str:
+    try:
+        return str(SpiffeId.parse(text))
+    except ValueError as error:
+        raise refusal(str(error), "write for example spiffe://example.org/taskmint") from None
+
+
 def _vault_address(text: str) -> str:
     if _UNIX_ADDRESS.fullmatch(text):
         return text
@@ -110,6 +117,7 @@ Count = Annotated[Integer, Field(ge=1, le=1_000_000)]
 NodeId = Annotated[Text, AfterValidator(_node_id)]
 TrustDomain = Annotated[Text, AfterValidator(_trust_domain)]
 WorkloadApi = Annotated[Text, AfterValidator(_workload_api)]
+WorkloadId = Annotated[Text, AfterValidator(_spiffe_id)]
 VaultAddress = Annotated[Text, AfterValidator(_vault_address)]
 LoopbackListener = Annotated[Text, AfterValidator(_loopback_listener)]
 Word = Annotated[Text, NonEmpty]

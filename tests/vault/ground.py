@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -132,12 +132,9 @@ class Ground:
 
     def settings(self, **changed: Any) -> VaultSettings:
         """How the daemon reaches it."""
-        return VaultSettings(
-            self.bao.address,
-            login=JwtLogin(mount="jwt", role="taskmint"),
-            timeout=timedelta(seconds=10),
-            **changed,
-        )
+        login = JwtLogin(mount="jwt", role="taskmint")
+        made = VaultSettings(self.bao.address, login=login, timeout=timedelta(seconds=10))
+        return replace(made, **changed)
 
     async def apply(self) -> None:
         """Write the plan with the root token."""

@@ -7,13 +7,19 @@ from pathlib import Path
 from taskmint.api.admin_api import Members, Role
 from taskmint.api.connection import Timeouts
 from taskmint.api.listener import ListenerLimits
-from taskmint.config import Config, RoleMembers
+from taskmint.config import Config, RoleMembers, VaultAuthSettings
 from taskmint.errors import Code, TaskmintError
 from taskmint.identity.jwt_svid import JwtRules
 from taskmint.policy.plan_objects import PlanSettings
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.outside import Settings
-from taskmint.vault.settings import JwtLogin, VaultSettings
+from taskmint.vault.settings import (
+    AppRoleLogin,
+    JwtLogin,
+    Login,
+    TokenFileLogin,
+    VaultSettings,
+)
 
 ROOT = 0
 
@@ -21,7 +27,22 @@ ROOT = 0
 def plan_settings(config: Config) -> PlanSettings:
     """How the daemon logs in, for the plan."""
     auth = config.vault.auth
-    return PlanSettings(audience=auth.audience, mount=auth.mount, role=auth.role)
+    return PlanSettings(
+        audience=auth.audience,
+        method=auth.method,
+        mount=auth.mount or auth.method,
+        role=auth.role,
+        spiffe_id=auth.spiffe_id,
+    )
+
+
+def vault_login(auth: VaultAuthSettings) -> Login:
+    """How the daemon gets its own token; the config has checked what belongs together."""
+    if auth.method == "approle" and auth.role_id and auth.secret_id_file:
+        return AppRoleLogin(auth.role_id, Path(auth.secret_id_file), auth.mount or auth.method)
+    if auth.method == "token" and auth.token_file:
+        return TokenFileLogin(Path(auth.token_file))
+    return JwtLogin(auth.mount or auth.method, auth.role)
 
 
 def vault_settings(config: Config) -> VaultSettings:
@@ -29,7 +50,7 @@ def vault_settings(config: Config) -> VaultSettings:
     vault = config.vault
     return VaultSettings(
         address=vault.address,
-        login=JwtLogin(vault.auth.mount, vault.auth.role),
+        login=vault_login(vault.auth),
         namespace=vault.namespace,
         ca_file=Path(vault.ca_file) if vault.ca_file else None,
         timeout=vault.timeout,

@@ -152,13 +152,15 @@ def _duration(text: str) -> timedelta:
 
 
 def _auth_role(settings: PlanSettings, own: Iterable[str]) -> AuthRole | None:
-    if settings.spiffe_id is None:
+    unknown = settings.method == "jwt" and settings.spiffe_id is None
+    if unknown or settings.method == "token":
         return None
     return AuthRole(
+        method=settings.method,
         mount=settings.mount,
         name=settings.role,
         audience=settings.audience,
-        subject=settings.spiffe_id,
+        subject=settings.spiffe_id if settings.method == "jwt" else None,
         policies=tuple(sorted(own)),
         period=DAEMON_TOKEN_PERIOD,
         explicit_max_ttl=DAEMON_TOKEN_MAX,

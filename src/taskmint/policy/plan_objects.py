@@ -5,6 +5,7 @@ The plan's nouns: what Vault must hold for a policy, as frozen values; plan.py d
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Literal, TypeAlias
 
 from taskmint.model.scope import Json, ProofLevel
 
@@ -12,16 +13,20 @@ from .acl import Rule
 from .plan_rules import PROBE_PREFIX
 from .predicate import Predicate
 
+AuthMethod: TypeAlias = Literal["jwt", "approle", "token"]
+
 
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
     """
-    How the daemon logs in; without `spiffe_id` the plan leaves out its auth role and entity.
+    How the daemon logs in.
 
-    `audience` is what the daemon's own JWT-SVID is asked for; `mount` is below auth/.
+    `audience` is what the daemon's own JWT-SVID is asked for; `mount` is below auth/. JWT auth
+    without `spiffe_id`, and a token from a file, leave the plan without an auth role and entity.
     """
 
     audience: str = "vault"
+    method: AuthMethod = "jwt"
     mount: str = "jwt"
     role: str = "taskmint"
     spiffe_id: str | None = None
@@ -56,12 +61,17 @@ class TokenRole:
 
 @dataclass(frozen=True, slots=True)
 class AuthRole:
-    """The JWT auth role through which the daemon, and nobody else, logs in."""
+    """
+    The role through which the daemon logs in; `subject` is its SPIFFE ID, with JWT auth.
 
+    An AppRole has no subject: whoever holds role id and secret id is the daemon.
+    """
+
+    method: AuthMethod
     mount: str
     name: str
     audience: str
-    subject: str
+    subject: str | None
     policies: tuple[str, ...]
     period: timedelta
     explicit_max_ttl: timedelta

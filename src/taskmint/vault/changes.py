@@ -110,7 +110,7 @@ def _text(fields: Fields) -> list[str]:
 
 def _alias(plan: Plan, live: Live) -> Iterator[Change]:
     role = plan.auth_role
-    if role is None or role.mount not in live.auth_mounts:
+    if role is None or role.subject is None or role.mount not in live.auth_mounts:
         return
     accessor = live.auth_mounts[role.mount].get("accessor")
     entity = live.objects.get(f"identity/entity/name/{ENTITY}") or {}

@@ -34,9 +34,10 @@ from taskmint.ports import (
 from .bulkhead import Bulkhead, Purpose
 from .drift import DriftWatch, too_wide
 from .http import Door, OutsidePlan, Transport
+from .login import FetchSvid, login_method
 from .minting import WrongToken, minted, remaining, task_token
 from .responses import NO_SUCH_LEASE, NO_SUCH_TOKEN, Meaning, Reply, failure, says_gone
-from .session import FetchSvid, OwnSession
+from .session import OwnSession
 from .settings import VaultSettings
 
 Body: TypeAlias = Mapping[str, Json] | None
@@ -67,9 +68,8 @@ class VaultClient:
         self._settings = settings
         self._log = log
         self._transport = Transport(settings)
-        self._session = OwnSession(
-            self._transport, settings.login, self._permits_own, fetch_svid, log
-        )
+        log_in = login_method(self._transport, settings, fetch_svid)
+        self._session = OwnSession(self._transport, log_in, self._permits_own, log)
         self._drift = DriftWatch(self._session, plan, settings, log)
         self._bulkhead = Bulkhead(settings.max_connections, settings.timeout)
         self._stack = AsyncExitStack()

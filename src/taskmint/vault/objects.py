@@ -45,6 +45,7 @@ def planned_objects(plan: Plan) -> Iterator[PlannedObject]:
         yield PlannedObject("token role", name, f"auth/token/roles/{name}", fields)
     if plan.auth_role is not None:
         yield _auth_role(plan.auth_role)
+    if plan.auth_role is not None and plan.auth_role.subject is not None:
         path = f"identity/entity/name/{ENTITY}"
         yield PlannedObject("entity", ENTITY, path, {"policies": [], "disabled": False})
 
@@ -73,14 +74,19 @@ def _auth_role(role: AuthRole) -> PlannedObject:
     audiences: list[Json] = [role.audience]
     policies: list[Json] = [*role.policies]
     fields: dict[str, Json] = {
-        "role_type": "jwt",
-        "bound_audiences": audiences,
-        "bound_subject": role.subject,
-        "user_claim": "sub",
         "token_policies": policies,
         "token_no_default_policy": True,
         "token_period": int(role.period.total_seconds()),
         "token_explicit_max_ttl": int(role.explicit_max_ttl.total_seconds()),
         "token_type": "service",
     }
+    if role.method == "jwt":
+        fields |= {
+            "role_type": "jwt",
+            "bound_audiences": audiences,
+            "bound_subject": role.subject,
+            "user_claim": "sub",
+        }
+    else:
+        fields["bind_secret_id"] = True
     return PlannedObject("auth role", role.name, f"auth/{role.mount}/role/{role.name}", fields)

@@ -73,18 +73,21 @@ def plain_json(plan: Plan) -> str:
 def terraform(plan: Plan) -> str:
     """Write a .tf.json file for the `vault` provider, which OpenBao answers as well."""
     resources: dict[str, dict[str, Json]] = {}
+    role = plan.auth_role
     for item in planned_objects(plan):
         kind = _TERRAFORM[item.kind]
+        if role is not None and role.method == "approle" and item.kind == "auth role":
+            kind = "vault_approle_auth_backend_role"
         resources.setdefault(kind, {})[_identifier(item.name)] = _arguments(item)
-    if plan.auth_role is not None:
-        mount = _identifier(plan.auth_role.mount)
+    if role is not None and role.subject is not None:
+        mount = _identifier(role.mount)
         alias: dict[str, Json] = {
-            "name": plan.auth_role.subject,
+            "name": role.subject,
             "mount_accessor": f"${{data.vault_auth_backend.{mount}.accessor}}",
             "canonical_id": f"${{vault_identity_entity.{_identifier(ENTITY)}.id}}",
         }
         resources["vault_identity_entity_alias"] = {_identifier(ENTITY): alias}
-        data = {"vault_auth_backend": {mount: {"path": plan.auth_role.mount}}}
+        data = {"vault_auth_backend": {mount: {"path": role.mount}}}
         return json.dumps({"data": data, "resource": resources}, indent=2) + "\n"
     return json.dumps({"resource": resources}, indent=2) + "\n"
 

@@ -1,30 +1,25 @@
 """
-The daemon's own Vault token: a JWT-SVID in, a short token in memory out, renewed while we live.
+The daemon's own Vault token: a way to log in in, a short token in memory out, kept while we live.
 
-No token is in any file, environment or argument. Logging in again is always possible, because the
-SVID is fetched anew for each login; one login runs at a time however many ask.
+Logging in again is always possible, because what it takes is fetched anew for each login
+(login.py); one login runs at a time, however many ask.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Final, Self, TypeAlias
+from typing import Final, Self
 
 import structlog
-from hvac.api.auth_methods import JWT
 from hvac.api.auth_methods import Token as TokenApi
 
-from taskmint.errors import BackendFailed, Code, TaskmintError, Unavailable
-from taskmint.model.secret import Secret
+from taskmint.errors import BackendFailed, TaskmintError, Unavailable
 
 from .http import Door, Permits, Transport
+from .login import LogIn
 from .responses import Meaning, Reply, failure
-from .settings import JwtLogin
-
-FetchSvid: TypeAlias = Callable[[], Awaitable[Secret[str]]]
 
 _LONGEST_PAUSE: Final = 30.0
 _GOODBYE_SECONDS: Final = 2.0
@@ -37,6 +32,8 @@ class _Held:
     door: Door
     life: float
     until: float
+    renewable: bool
+    ours: bool
 
 
 class OwnSession:
@@ -51,15 +48,13 @@ class OwnSession:
     def __init__(
         self,
         transport: Transport,
-        login: JwtLogin,
+        log_in: LogIn,
         permits: Permits,
-        fetch_svid: FetchSvid,
         log: structlog.stdlib.BoundLogger,
     ) -> None:
         self._transport = transport
-        self._login = login
+        self._log_in = log_in
         self._permits = permits
-        self._fetch_svid = fetch_svid
         self._log = log
         self._held: _Held | None = None
         self._lock = asyncio.Lock()
@@ -123,7 +118,7 @@ class OwnSession:
             if held is not None and held is not stale:
                 return held
             try:
-                self._held = await self._log_in()
+                self._held = await self._fresh()
             except TaskmintError as error:
                 self._problem = error.detail
                 raise
@@ -131,27 +126,13 @@ class OwnSession:
             self._wake.set()
             return self._held
 
-    async def _log_in(self) -> _Held:
+    async def _fresh(self) -> _Held:
         loop = asyncio.get_running_loop()
-        svid = await self._fetch_svid()
         asked_at = loop.time()
-        api = JWT(Door(self._transport, None, self._is_login))
-        reply: Reply = await api.jwt_login(
-            role=self._login.role, jwt=svid.reveal(), use_token=False, path=self._login.mount
-        )
-        auth = reply.part("auth")
-        token, life = auth.get("client_token"), auth.get("lease_duration")
-        if reply.meaning is not Meaning.DONE:
-            raise _login_failed(reply, self._login)
-        if not isinstance(token, str) or not isinstance(life, int) or life <= 0:
-            raise Unavailable(Code.VAULT_UNAVAILABLE, "Vault's login gave no token that expires")
-        self._log.info("vault_login", life_seconds=life)
-        door = Door(self._transport, Secret(token), self._permits)
-        return _Held(door, life, asked_at + life)
-
-    def _is_login(self, method: str, path: str, body: object) -> bool:
-        del body
-        return method == "POST" and path == f"auth/{self._login.mount}/login"
+        made = await self._log_in()
+        self._log.info("vault_login", life_seconds=made.life)
+        door = Door(self._transport, made.token, self._permits)
+        return _Held(door, made.life, asked_at + made.life, made.renewable, made.ours)
 
     async def _keep(self) -> None:
         """Have a token at all times; every failure is waited out, with jitter."""
@@ -183,8 +164,9 @@ class OwnSession:
     async def _renew(self, held: _Held) -> None:
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
-        if asked_at >= held.until:
+        if asked_at >= held.until or not held.renewable:
             await self._login_once(held)
+            await self._goodbye(held)
             return
         reply: Reply = await TokenApi(held.door).renew_self()
         life = reply.part("auth").get("lease_duration")
@@ -194,30 +176,19 @@ class OwnSession:
         if reply.meaning is not Meaning.DONE or not isinstance(life, int):
             raise failure(reply, "renewing the daemon's own token")
         if life < held.life * 0.9:
-            self._held = _Held(held.door, held.life, asked_at + life)
+            self._held = replace(held, until=asked_at + life)
             await self._login_once(self._held)
             await self._goodbye(held)
             return
         self._problem = None
-        self._held = _Held(held.door, held.life, asked_at + life)
+        self._held = replace(held, until=asked_at + life)
 
     async def _goodbye(self, held: _Held) -> None:
         """Revoke a token of ours; when that fails it ends by its own short life."""
+        if not held.ours:
+            return
         try:
             async with asyncio.timeout(_GOODBYE_SECONDS):
                 await TokenApi(held.door).revoke_self()
         except (Unavailable, BackendFailed, TimeoutError):
             self._log.warning("vault_own_token_left", expires_in_seconds=held.life)
-
-
-def _login_failed(reply: Reply, login: JwtLogin) -> TaskmintError:
-    if reply.meaning is Meaning.REFUSED or reply.meaning is Meaning.DENIED:
-        said = "; ".join(reply.errors or ())
-        return Unavailable(
-            Code.VAULT_UNAVAILABLE,
-            f"Vault refuses the daemon's login at auth/{login.mount}, role {login.role}: {said}",
-            fix="compare the role's bound subject and audience with the daemon's SVID, "
-            "and auth's JWKS with the trust domain's",
-            created_nothing=True,
-        )
-    return failure(reply, "logging in")

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,6 +12,25 @@ class JwtLogin:
 
     mount: str = "jwt"
     role: str = "taskmint"
+
+
+@dataclass(frozen=True, slots=True)
+class AppRoleLogin:
+    """AppRole, where there is no SVID: the role id is no secret, the secret id is in a file."""
+
+    role_id: str
+    secret_id_file: Path
+    mount: str = "approle"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFileLogin:
+    """A token that somebody else makes and puts into a file, for instance a systemd credential."""
+
+    file: Path
+
+
+Login: TypeAlias = JwtLogin | AppRoleLogin | TokenFileLogin
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +44,7 @@ class VaultSettings:
     """
 
     address: str
-    login: JwtLogin = JwtLogin()
+    login: Login = JwtLogin()
     namespace: str | None = None
     ca_file: Path | None = None
     timeout: timedelta = timedelta(seconds=30)
