@@ -47,12 +47,14 @@ def test_an_identity_must_be_proven_as_the_definition_asks() -> None:
 
 
 def test_a_token_bound_to_a_user_will_not_do_where_a_process_is_asked_for() -> None:
-    """Fail closed: as long as nobody binds tokens to processes, such a task is refused."""
+    """A node that binds tokens to users refuses such tasks; what is no token is not asked."""
     policy = load(with_terms("identity: {token: process}"))
     denial = denied(policy, proven(IdentityMethod.JWT_SVID), Code.NOT_PERMITTED)
 
     assert denial.trace[-1] == ("identity: refused, the token is bound by uid and not by process")
     granted(policy, proven(IdentityMethod.JWT_SVID, TokenBinding.PROCESS))
+    granted(policy, proven(IdentityMethod.X509_SVID))
+    granted(policy, proven(IdentityMethod.DELEGATED))
 
 
 APPROVAL = (

@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Final
 
 from taskmint.errors import Code
+from taskmint.model.caller import IdentityMethod
 from taskmint.model.scope import (
     Approval,
     BindKind,
@@ -149,7 +150,9 @@ def _identity(case: _Case) -> None:
         accepted = ", ".join(sorted(rule.methods))
         reason = f"identity: refused, proven by {caller.method} and not by {accepted}"
         raise _No(Code.NOT_PERMITTED, detail, reason)
-    if rule.binding is TokenBinding.PROCESS and caller.binding is not TokenBinding.PROCESS:
+    # A certificate's key and an attested process cannot be passed on as a token can.
+    token = caller.method is IdentityMethod.JWT_SVID
+    if token and rule.binding is TokenBinding.PROCESS and caller.binding is TokenBinding.UID:
         reason = f"identity: refused, the token is bound by {caller.binding} and not by process"
         raise _No(Code.NOT_PERMITTED, detail, reason)
     if rule.methods is not None:
