@@ -72,8 +72,10 @@ def _inside(task: BlockingTask, options: Options, signals: Signals, signalled: i
     except DeliveryError as error:
         _say(str(error))
     finally:
-        delivery.remove()
-        _end(task, _outcome(code, signals))
+        try:
+            delivery.remove()
+        finally:
+            _end(task, _outcome(code, signals))
     return code
 
 

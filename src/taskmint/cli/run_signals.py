@@ -60,7 +60,7 @@ class Signals:
         """
         Tell `listener` each signal for as long as the block lasts; afterwards tell nobody.
 
-        It is told at once of one that asked for an end a moment before.
+        It is told at once of one that asked for an end a moment before; rather twice than never.
         """
         self._listener = listener
         try:

@@ -52,14 +52,12 @@ class BlockingClient:
         patience = Patience(time.monotonic(), at_first=False)
         while True:
             try:
-                answer = self._call(
+                token, answer = self._call(
                     lambda token: calls.start(token, body, key), calls.START_SECONDS, meanwhile
                 )
-                view = started(answer)
+                return BlockingTask(self, started(answer), token)
             except ClientError as error:
                 _pause_or_raise(patience, error)
-            else:
-                return BlockingTask(self, view, self.token())
 
     def heartbeat(self, task: str, token: str) -> None:
         """Say that a task lives."""
@@ -71,9 +69,10 @@ class BlockingClient:
         patience = Patience(time.monotonic(), at_first=True)
         while True:
             try:
-                return ended(
-                    self._call(lambda token: calls.end(token, task, outcome), calls.END_SECONDS)
+                _, answer = self._call(
+                    lambda token: calls.end(token, task, outcome), calls.END_SECONDS
                 )
+                return ended(answer)
             except ClientError as error:
                 if is_forgotten(error):
                     return FORGOTTEN
@@ -84,15 +83,15 @@ class BlockingClient:
         request: Callable[[str], bytes],
         seconds: float,
         meanwhile: Callable[[], None] | None = None,
-    ) -> dict[str, Any]:
+    ) -> tuple[str, dict[str, Any]]:
         token = self.token()
         try:
-            return exchange(self._socket, request(token), seconds, meanwhile)
+            return token, exchange(self._socket, request(token), seconds, meanwhile)
         except Refused as error:
             newer = self.token(fresh=True) if calls.wants_another_token(error) else token
             if newer == token:
                 raise
-        return exchange(self._socket, request(newer), seconds)
+        return newer, exchange(self._socket, request(newer), seconds)
 
 
 class BlockingTask:

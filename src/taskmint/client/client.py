@@ -94,15 +94,13 @@ class TaskmintClient:
         patience = Patience(loop.time(), at_first=False)
         while True:
             try:
-                view = started(await self._api.start(body, key))
+                token, answer = await self._api.start(body, key)
+                running = RunningTask(self._api, started(answer), token, self._running.discard)
             except ClientError as error:
                 pause = patience.pause(error, loop.time())
                 if pause is None:
                     raise
             else:
-                running = RunningTask(
-                    self._api, view, await self._api.token(), self._running.discard
-                )
                 self._running.add(running)
                 running.keep()
                 return running

@@ -25,8 +25,8 @@ class DaemonApi:
         """Return the SVID to show; `fresh` asks its source again."""
         return await self._svid.token(fresh=fresh)
 
-    async def start(self, body: Mapping[str, object], key: str) -> dict[str, Any]:
-        """Start a task; the same key starts the same one."""
+    async def start(self, body: Mapping[str, object], key: str) -> tuple[str, dict[str, Any]]:
+        """Start a task, the same key the same one; also returns the SVID that proved us."""
         return await self._call(lambda token: calls.start(token, body, key), calls.START_SECONDS)
 
     async def heartbeat(self, task: str, token: str) -> dict[str, Any]:
@@ -35,15 +35,20 @@ class DaemonApi:
 
     async def end(self, task: str, outcome: calls.Outcome) -> dict[str, Any]:
         """End a task: answered when revocation is proven, or is taking long."""
-        return await self._call(lambda token: calls.end(token, task, outcome), calls.END_SECONDS)
+        _, answer = await self._call(
+            lambda token: calls.end(token, task, outcome), calls.END_SECONDS
+        )
+        return answer
 
-    async def _call(self, request: Callable[[str], bytes], seconds: float) -> dict[str, Any]:
+    async def _call(
+        self, request: Callable[[str], bytes], seconds: float
+    ) -> tuple[str, dict[str, Any]]:
         """Call; a refused token is replaced by a newer one, once."""
         token = await self.token()
         try:
-            return await exchange(self._socket, request(token), seconds)
+            return token, await exchange(self._socket, request(token), seconds)
         except Refused as error:
             newer = await self.token(fresh=True) if calls.wants_another_token(error) else token
             if newer == token:
                 raise
-        return await exchange(self._socket, request(newer), seconds)
+        return newer, await exchange(self._socket, request(newer), seconds)

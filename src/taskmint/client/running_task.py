@@ -1,7 +1,6 @@
 """A task under way: keeps it alive, notices when it is over, ends it."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
@@ -70,8 +69,7 @@ class RunningTask:
         self._on_end(self)
         if self._keeper is not None:
             self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.wait([self._keeper])  # unlike await, it leaves cancellation to us alone
         self.ended = await self._end(outcome)
         return self.ended
 
