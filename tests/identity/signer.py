@@ -29,14 +29,9 @@ def number(value: int) -> str:
     return encode(value.to_bytes((value.bit_length() + 7) // 8))
 
 
-def claims(**changes: Any) -> dict[str, Any]:
-    """Good claims at NOW; None takes a claim away."""
-    good: dict[str, Any] = {
-        "sub": SUBJECT,
-        "aud": [AUDIENCE],
-        "iat": NOW - 60,
-        "exp": NOW + 240,
-    }
+def claims(at: int = NOW, **changes: Any) -> dict[str, Any]:
+    """Good claims at that moment; None takes a claim away."""
+    good: dict[str, Any] = {"sub": SUBJECT, "aud": [AUDIENCE], "iat": at - 60, "exp": at + 240}
     return {name: value for name, value in (good | changes).items() if value is not None}
 
 
