@@ -16,6 +16,7 @@ from taskmint.errors import BackendFailed, Code, Unavailable
 from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
 from taskmint.model.secret import Secret
 from taskmint.ports import Revocable, RevocableKind, TaskToken
+from taskmint.vault.breaker import FAILURES, FIRST_PAUSE
 from taskmint.vault.client import VaultClient
 from taskmint.vault.http import MAX_REPLY_BYTES, Transport
 from taskmint.vault.settings import VaultSettings
@@ -674,6 +675,69 @@ async def test_no_place_in_time_creates_nothing(server: FakeVaultServer) -> None
         await asyncio.gather(hanging, return_exceptions=True)
         sent = server.count(CREDS)
         assert all(error.created_nothing for error in refused[sent:])
+
+
+# --- the circuit breaker -------------------------------------------------------------------
+
+
+async def fail(server: FakeVaultServer, client: VaultClient, token: TaskToken, times: int) -> None:
+    """Let mints fail with the mount's own failure."""
+    for _ in range(times):
+        server.faults.append((CREDS, answering(errors(500, "no connection to the database"))))
+        with pytest.raises(BackendFailed):
+            await client.mint(token, WAREHOUSE)
+
+
+async def test_a_mount_that_keeps_failing_is_spared(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken
+) -> None:
+    """After five failures: refused at once, nothing sent, no token made; others are not touched."""
+    minted = await client.mint(token, WAREHOUSE)
+    await fail(server, client, token, FAILURES)
+    asked = len(server.seen)
+    with pytest.raises(Unavailable, match="failed 5 times in a row") as spared:
+        await client.mint(token, WAREHOUSE)
+    assert spared.value.created_nothing
+    assert timedelta() < spared.value.retry_after <= timedelta(seconds=FIRST_PAUSE)
+    with pytest.raises(Unavailable, match="failed 5 times in a row"):
+        await client.create_task_token(token_request())
+    assert len(server.seen) == asked
+    assert minted.revocable is not None
+    await client.renew(minted.revocable, timedelta(seconds=60))
+    await client.revoke(minted.revocable)
+    await client.create_task_token(token_request("sealer", ""))
+
+
+async def test_a_mount_that_recovers_is_used_again(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken
+) -> None:
+    """One call is the trial: its failure spares the mount anew, its success ends that."""
+    await fail(server, client, token, FAILURES)
+
+    async def tried() -> bool:
+        sent = server.count(CREDS)
+        with contextlib.suppress(BackendFailed, Unavailable):
+            await client.mint(token, WAREHOUSE)
+        return server.count(CREDS) > sent
+
+    server.faults.append((CREDS, answering(errors(500, "still away"))))
+    await until(tried)
+    with pytest.raises(Unavailable, match="failed 6 times in a row"):
+        await client.mint(token, WAREHOUSE)
+    await until(tried)
+    for _ in range(3):
+        await client.mint(token, WAREHOUSE)
+
+
+async def test_refusals_do_not_open_the_circuit(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken
+) -> None:
+    """A 400, a 403, a quota: the mount works, it is this request that does not."""
+    for status, text in ((400, "no"), (403, PERMISSION_DENIED), (429, "quota")) * FAILURES:
+        server.faults.append((CREDS, answering(errors(status, text))))
+        with pytest.raises((BackendFailed, Unavailable)):
+            await client.mint(token, WAREHOUSE)
+    await client.mint(token, WAREHOUSE)
 
 
 # --- TLS -----------------------------------------------------------------------------------

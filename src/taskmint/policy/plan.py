@@ -203,4 +203,5 @@ def _need(definition: EnumeratedDefinition) -> Need:
         rules=merge(daemon_rules((definition,))),
         policies=frozenset(item.token_policy for item in definition.combinations),
         token_roles=frozenset(_token_roles((definition,))),
+        mounts=lease_mounts((definition,)),
     )

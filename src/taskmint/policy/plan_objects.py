@@ -99,11 +99,12 @@ class DatabaseRole:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one definition needs of the plan: rules in the daemon's policies, and objects."""
+    """What one definition needs of the plan: rules in the daemon's policies, objects, mounts."""
 
     rules: tuple[Rule, ...]
     policies: frozenset[str]
     token_roles: frozenset[str]
+    mounts: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from taskmint.ports import (
     TokenRequest,
 )
 
+from .breaker import Breaker
 from .bulkhead import Bulkhead, Purpose
 from .drift import DriftWatch, too_wide
 from .http import Door, OutsidePlan, Transport
@@ -46,6 +47,9 @@ Call: TypeAlias = Callable[[Door], Awaitable[Reply]]
 _TOKENS: Final = "auth/token"
 _FIRST_LOOK_SECONDS: Final = 5.0
 _RETIRED_PLANS: Final = 8
+_MOUNT_FAILED: Final = frozenset(
+    {Meaning.FAILED, Meaning.STRANGE, Meaning.SEALED, Meaning.STANDBY, Meaning.MOVED}
+)
 
 
 class VaultClient:
@@ -71,6 +75,7 @@ class VaultClient:
         log_in = login_method(self._transport, settings, fetch_svid)
         self._session = OwnSession(self._transport, log_in, self._permits_own, log)
         self._drift = DriftWatch(self._session, plan, settings, log)
+        self._breaker = Breaker()
         self._bulkhead = Bulkhead(settings.max_connections, settings.timeout)
         self._stack = AsyncExitStack()
 
@@ -116,6 +121,8 @@ class VaultClient:
         if definition is None:
             raise OutsidePlan("POST", f"auth/token/create/{request.role}")
         self._drift.require(definition)
+        for mount in self._plan.needs[definition].mounts:
+            self._breaker.check(mount)
         return await self._create(request)
 
     async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
@@ -125,10 +132,8 @@ class VaultClient:
         body: dict[str, Json] | None = None
         if entitlement.method == "POST":
             body = dict(entitlement.body)
-        reply = await self._bulkhead.through(
-            entitlement.mount,
-            Purpose.MAKE,
-            lambda: door.request(entitlement.method, url, json=body),
+        reply = await self._make(
+            entitlement.mount, lambda: door.request(entitlement.method, url, json=body)
         )
         if reply.meaning is Meaning.DENIED:
             self._drift.look_soon()
@@ -250,6 +255,20 @@ class VaultClient:
         except WrongToken as wrong:
             await asyncio.shield(self._forget(wrong.revocable))
             raise
+
+    async def _make(self, mount: str, call: Callable[[], Awaitable[Reply]]) -> Reply:
+        """Make a call that makes something, unless its mount is being spared."""
+        self._breaker.admit(mount)
+        try:
+            reply = await self._bulkhead.through(mount, Purpose.MAKE, call)
+        except Unavailable:
+            self._breaker.failed(mount)
+            raise
+        if reply.meaning in _MOUNT_FAILED:
+            self._breaker.failed(mount)
+        else:
+            self._breaker.succeeded(mount)
+        return reply
 
     async def _own(self, mount: str, purpose: Purpose, call: Call) -> Reply:
         """Make a call with the daemon's own token; once more when that token proves dead."""
