@@ -19,6 +19,7 @@ from taskmint.policy.difference import difference
 from taskmint.policy.enumerate import EnumeratedDefinition, enumerate_definitions
 from taskmint.policy.json_schema import policy_json_schema
 from taskmint.policy.lint import lint
+from taskmint.policy.support import unsupported
 
 from .policy_explain import explain
 from .policy_inputs import (
@@ -67,7 +68,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str, *, str
     except ConfigError as error:
         findings = tuple(sorted(error.findings))
     else:
-        lints = lint(loaded, given.classes, datetime.now(UTC))
+        lints = (*unsupported(loaded), *lint(loaded, given.classes, datetime.now(UTC)))
         summary = (
             f"fine: {len(loaded.definitions)} enforced, {len(loaded.shadows)} in shadow; "
             f"digest {loaded.digest}"

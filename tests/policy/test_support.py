@@ -1,0 +1,67 @@
+"""What is written and not built yet is said, not broken in silence."""
+
+import pytest
+
+from policy.asking import REPORT, load
+from taskmint.policy.support import unsupported
+
+SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
+
+
+def lacking(text: str) -> list[str]:
+    """Key and problem of what this version lacks."""
+    return [f"{finding.key}: {finding.problem}" for finding in unsupported(load(text))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        REPORT,
+        REPORT.replace("[peer, parent]", "[session]"),
+        REPORT.replace(SECRET, "token: {policy: p}"),
+        REPORT.replace("report:", "report.shadow:\n    shadow: true").replace(
+            "[peer, parent]", "[unit]"
+        ),
+    ],
+)
+def test_what_is_built_is_not_mentioned(text: str) -> None:
+    """Secrets and tokens, processes; and shadows, which grant nothing."""
+    assert lacking(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            REPORT.replace("[peer, parent]", "[peer, unit]"),
+            "tasks.report.ends.bind[1]: binding to a unit is not built yet",
+        ),
+        (
+            REPORT.replace("heartbeat: 60s", "connection: true"),
+            "tasks.report.ends.connection: binding to a connection is not built yet",
+        ),
+        (
+            REPORT.replace(
+                "    deadline:", "    approval: {from: ['group:a'], within: 1h}\n    deadline:"
+            ),
+            "tasks.report.approval: an approval is not built yet",
+        ),
+        (
+            REPORT.replace(SECRET, "pki: {mount: p, role: r, common_name: x, ttl: 1m}"),
+            "tasks.report.scope.warehouse: an entitlement of kind pki is not built yet",
+        ),
+        (
+            REPORT.replace(SECRET, "ssh: {mount: s, role: r, operation: otp, ip: x}"),
+            "tasks.report.scope.warehouse: an entitlement of kind ssh is not built yet",
+        ),
+        (
+            REPORT.replace(
+                SECRET, "database: {mount: d, connection: c, creation: [a], revocation: [b]}"
+            ),
+            "tasks.report.scope.warehouse: an entitlement of kind database is not built yet",
+        ),
+    ],
+)
+def test_what_is_not_built_is_named(text: str, expected: str) -> None:
+    """With its key, so that the daemon can refuse it and say why."""
+    assert lacking(text) == [expected]
