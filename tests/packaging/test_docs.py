@@ -3,6 +3,7 @@
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -38,8 +39,9 @@ def parameters(language: str) -> list[object]:
 
 @pytest.mark.parametrize("block", parameters("sh"))
 def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
-    """Copied into a shell of its own, it succeeds; in a directory with the checkout's .venv."""
+    """In a shell of its own it succeeds, where a checkout's .venv and config are at hand."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
     (tmp_path / "bin").mkdir()
     make = tmp_path / "bin" / "make"
     make.write_text(SHIM)
