@@ -1,8 +1,14 @@
 """What is written and not built yet is said, not broken in silence."""
 
+from pathlib import Path
+
 import pytest
 
 from policy.asking import REPORT, load
+from taskmint.config import DEFAULT_CLASSES
+from taskmint.daemon.policy_source import PolicySource
+from taskmint.errors import Code, ConfigError
+from taskmint.policy.plan_objects import PlanSettings
 from taskmint.policy.support import unsupported
 
 SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
@@ -65,3 +71,16 @@ def test_what_is_built_is_not_mentioned(text: str) -> None:
 def test_what_is_not_built_is_named(text: str, expected: str) -> None:
     """With its key, so that the daemon can refuse it and say why."""
     assert lacking(text) == [expected]
+
+
+def test_the_daemon_refuses_what_it_cannot_do(tmp_path: Path) -> None:
+    """At start and at each reload, like any other bad policy; a good one stays in force."""
+    file = tmp_path / "policy.yaml"
+    source = PolicySource((str(file),), DEFAULT_CLASSES, PlanSettings())
+    file.write_text(REPORT)
+    assert source.load().policy.digest == load(REPORT).digest
+
+    file.write_text(REPORT.replace("[peer, parent]", "[peer, unit]"))
+    with pytest.raises(ConfigError, match="binding to a unit is not built yet") as caught:
+        source.load()
+    assert caught.value.code is Code.POLICY_INVALID
