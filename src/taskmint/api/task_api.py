@@ -22,8 +22,8 @@ from taskmint.tasks.task import IdempotencyKey
 from .bodies import HealthReply, read_start, task_reply
 from .connection import CHAIN
 from .gate import PEER, Serving, gate
+from .json_body import parse_object
 from .readiness import Components, readiness
-from .strict_json import parse_object
 
 LONGEST_WAIT: Final = timedelta(seconds=60)
 END_WAIT: Final = timedelta(seconds=8)

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from .strict_json import Object, decode_object
+from taskmint.strict_json import Object, decode_object
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 

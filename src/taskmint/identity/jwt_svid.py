@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from taskmint.errors import Code, Unproven
 from taskmint.model.spiffe import SpiffeId
+from taskmint.strict_json import Object, decode_object
 
 from .jwt_bundle import JwtAuthority, JwtBundles, decode_base64url, jwt_authority
-from .strict_json import Object, decode_object
 
 _SEGMENTS: Final = 3
 _HEADER_MEMBERS: Final = frozenset({"alg", "kid", "typ"})

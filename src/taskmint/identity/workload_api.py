@@ -20,12 +20,12 @@ from taskmint.errors import Code, Unavailable
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
 from taskmint.ports import Clock
+from taskmint.strict_json import decode_object
 
 from ._workload_proto import grpc, messages, open_stub
 from .changes import Changes
 from .channel import CHANNEL_OPTIONS, code_of, socket_path
 from .jwt_bundle import decode_base64url
-from .strict_json import decode_object
 from .trust import Said, Trust, read_jwt_bundles, read_x509_context
 
 _log = structlog.get_logger()
