@@ -12,6 +12,7 @@ from taskmint.errors import Code
 from taskmint.model.scope import DecisionInput, HistoryFacts
 from taskmint.policy.condition import (
     FIXED,
+    MAX_ENVIRONMENTS,
     MAX_TEXT,
     BadCondition,
     Compiler,
@@ -169,12 +170,26 @@ def test_what_is_no_condition_is_refused_at_load(text: str, problem: str, fix: s
 
 
 def test_equal_texts_are_compiled_once() -> None:
-    """Over equal variables; over others again."""
+    """Whatever other names a definition has; a name of another type is another condition."""
     compiler = Compiler()
     first = compiler.compile("caller.uid == 1", TYPES)
+    rows = compiler.compile("request.parameters.rows != request.parameters.rows", TYPES)
+    other = {**TYPES, "request.parameters.rows": "STRING"}
 
-    assert compiler.compile("caller.uid == 1", dict(TYPES)) is first
-    assert compiler.compile("caller.uid == 1", FIXED) is not first
+    assert compiler.compile("caller.uid == 1", dict(FIXED)) is first
+    assert compiler.compile("caller.uid == 1", other) is first
+    assert compiler.compile(rows.text, other) is not rows
+
+
+def test_names_without_end_are_refused() -> None:
+    """Each set of names costs memory, so their number is bounded: a bomb under the size cap."""
+    compiler = Compiler()
+    for number in range(MAX_ENVIRONMENTS):
+        name = f"request.parameters.p{number}"
+        compiler.compile(f"{name} == 'x'", {**FIXED, name: "STRING"})
+
+    with pytest.raises(BadCondition, match="reads one more set of names of its own than 500"):
+        compiler.compile("request.parameters.q == 'x'", {**FIXED, "request.parameters.q": "STRING"})
 
 
 def test_a_condition_reads_only_what_it_names() -> None:

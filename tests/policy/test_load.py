@@ -14,7 +14,7 @@ from taskmint.errors import ConfigError
 from taskmint.model.scope import BindKind, EntitlementKind, ProofLevel
 from taskmint.policy.definition import Definition, Limits
 from taskmint.policy.describe import describe
-from taskmint.policy.load import Policy, load_policy
+from taskmint.policy.load import MAX_SPANNED, Policy, load_policy
 
 MINIMAL = """\
 version: 1
@@ -331,6 +331,24 @@ def test_too_many_combinations_are_refused() -> None:
         "a.yaml:7:17: tasks.a.parameters: its enums make 1600 combinations; each is a policy in "
         "Vault; keep to 1000, or split the definition"
     )
+
+
+def test_a_policy_that_spans_without_end_is_refused() -> None:
+    """All definitions together are bounded as well: a bomb under the size cap."""
+    enums = ", ".join(f"{name}: {{enum: [{', '.join('abcdefghij')}]}}" for name in "xyz")
+    task = (
+        MINIMAL.split("tasks:\n")[1]
+        .replace("    ends:", f"    parameters: {{{enums}}}\n    ends:")
+        .replace("creds/x", '"creds/{x}{y}{z}"')
+    )
+    tasks = [task.replace("  a:", f"  a{n}:") for n in range(MAX_SPANNED // 1000 + 1)]
+
+    assert findings("version: 1\ntasks:\n" + "".join(tasks)) == [
+        (
+            "(policy):1:1: all definitions together make 501000 combinations of enum values; "
+            "keep to 500000"
+        )
+    ]
 
 
 def test_no_files_are_no_policy() -> None:

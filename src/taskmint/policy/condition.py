@@ -21,6 +21,7 @@ from taskmint.yaml_model import closest
 from .parameter import BooleanParameter, IntegerParameter, Parameter
 
 MAX_TEXT: Final = 2000
+MAX_ENVIRONMENTS: Final = 500  # each takes about 50 KiB
 
 _ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*)")
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']*)'")
@@ -138,7 +139,9 @@ class Compiler:
         """Compile and type-check. Raises BadCondition."""
         if len(text) > MAX_TEXT:
             raise BadCondition(f"has more than {MAX_TEXT} characters", "write several conditions")
-        signature = tuple(sorted(types.items()))
+        # Only what the text may mean of a definition's own names: so most share one environment.
+        own = [name for name in _mentioned(text, types) if name not in FIXED]
+        signature = tuple((name, types[name]) for name in sorted(own))
         condition = self._compiled.get((text, signature))
         if condition is None:
             condition = self._compile(text, signature, types)
@@ -149,12 +152,8 @@ class Compiler:
         self, text: str, signature: tuple[tuple[str, str], ...], types: Mapping[str, str]
     ) -> Condition:
         library = import_module("cel_expr_python.cel")
-        environment = self._environments.get(signature)
-        if environment is None:
-            environment = _environment(library, types)
-            self._environments[signature] = environment
         try:
-            expression = environment.compile(text)
+            expression = self._environment(library, signature).compile(text)
         except RuntimeError as error:
             raise _bad(str(error), types) from None
         if expression.return_type() != library.Type.BOOL:
@@ -166,6 +165,16 @@ class Compiler:
             verdict = condition.outcome({}).value
             raise BadCondition(f"is always {verdict}, whoever asks", "compare with a fact")
         return condition
+
+    def _environment(self, library: Any, signature: tuple[tuple[str, str], ...]) -> Any:
+        known = self._environments.get(signature)
+        if known is None:
+            if len(self._environments) >= MAX_ENVIRONMENTS:
+                problem = f"reads one more set of names of its own than {MAX_ENVIRONMENTS}"
+                raise BadCondition(problem, "give parameters and captures common names")
+            known = _environment(library, {**FIXED, **dict(signature)})
+            self._environments[signature] = known
+        return known
 
 
 def _environment(library: Any, types: Mapping[str, str]) -> Any:

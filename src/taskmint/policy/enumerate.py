@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import product
+from math import prod
 from types import MappingProxyType
 
 from taskmint.model.scope import Entitlement, ParameterValue
@@ -48,12 +49,6 @@ def enumerate_definitions(policy: Policy) -> tuple[EnumeratedDefinition, ...]:
 
 def enumerate_definition(definition: Definition) -> EnumeratedDefinition:
     """Write out one definition; the loader has bounded its combinations."""
-    named = {parameter.name: parameter for parameter in definition.parameters}
-    enums = [
-        parameter
-        for name in definition.policy_parameters
-        if isinstance(parameter := named[name], EnumParameter)
-    ]
     return EnumeratedDefinition(
         name=definition.name,
         token_role=definition.token_role,
@@ -61,9 +56,24 @@ def enumerate_definition(definition: Definition) -> EnumeratedDefinition:
         deadline_max=definition.deadline_max,
         combinations=tuple(
             _combination(definition, dict(zip(definition.policy_parameters, values, strict=True)))
-            for values in product(*(parameter.values for parameter in enums))
+            for values in product(*_choices(definition))
         ),
     )
+
+
+def combinations(definition: Definition) -> int:
+    """Count the combinations of a definition without writing them out."""
+    return prod(map(len, _choices(definition)))
+
+
+def _choices(definition: Definition) -> list[tuple[str, ...]]:
+    """List the values of each enum that the scope uses, in the order of policy_parameters."""
+    named = {parameter.name: parameter for parameter in definition.parameters}
+    return [
+        parameter.values
+        for name in definition.policy_parameters
+        if isinstance(parameter := named[name], EnumParameter)
+    ]
 
 
 def _combination(definition: Definition, values: dict[str, str]) -> Combination:

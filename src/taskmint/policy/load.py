@@ -20,6 +20,7 @@ from .compile import compile_definition
 from .condition import Compiler
 from .definition import Definition, Policy
 from .describe import describe
+from .enumerate import combinations
 from .schema import DefinitionSchema, PolicyFileSchema
 from .sharing import disagreements
 from .workbench import Surroundings, Workbench
@@ -27,6 +28,7 @@ from .workbench import Surroundings, Workbench
 __all__ = ("Policy", "load_policy")
 
 SHADOW: Final = ".shadow"
+MAX_SPANNED: Final = 500_000  # combinations of all definitions, each a policy in Vault
 
 
 def load_policy(files: Sequence[tuple[str, bytes]], classes: Mapping[str, ClassClocks]) -> Policy:
@@ -113,8 +115,13 @@ class _Loading:
 
     def finish(self) -> Policy:
         """Return the policy. Raises ConfigError(policy_invalid)."""
-        for finding in _shared_roles(self._definitions, self._benches):
-            self._findings[finding] = None
+        spanned = sum(map(combinations, self._definitions.values()))
+        if spanned > MAX_SPANNED:
+            problem = f"all definitions together make {spanned} combinations of enum values"
+            self.find("(policy)", (1, 1), "", problem, f"keep to {MAX_SPANNED}")
+        else:
+            for finding in _shared_roles(self._definitions, self._benches):
+                self._findings[finding] = None
         if self._findings:
             raise ConfigError(Code.POLICY_INVALID, tuple(sorted(self._findings)))
         return Policy(
