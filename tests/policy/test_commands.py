@@ -195,6 +195,14 @@ def test_explain_denies_and_says_why(directory: Path) -> None:
     assert told["shadow"] is None
 
 
+def test_explain_helps_with_a_misspelt_task(directory: Path) -> None:
+    """The caller gets no such help (no oracle); the holder of the file may."""
+    result = invoke(policy, "explain", "--policy", directory, "--as", JOB, "--task", "reprot")
+
+    assert result.exit_code == 1
+    assert "there is no task reprot; did you mean report?" in result.output
+
+
 def test_explain_takes_every_fact(directory: Path) -> None:
     """Time, host, history, claims, the door, the bind, the approval; and shows the shadow."""
     when = (

@@ -22,7 +22,7 @@ from taskmint.model.spiffe import SpiffeId
 from taskmint.policy.access import tasks_of, terms_of
 from taskmint.policy.decide import decide, decide_shadow
 from taskmint.policy.definition import Policy
-from taskmint.yaml_model import duration_text, parse_duration
+from taskmint.yaml_model import closest, duration_text, parse_duration
 
 from .policy_inputs import (
     EXIT_FINDING,
@@ -112,6 +112,10 @@ def explain(paths: tuple[Path, ...], config_file: Path | None, output: str, **as
     if asked["task"] is None:
         _list_tasks(policy, asked["caller"], output)
         return
+    if asked["task"] not in policy.definitions:
+        # A caller is not told; whoever holds the policy file may be.
+        hint = closest(asked["task"], policy.definitions)
+        click.echo(f"there is no task {asked['task']}; {hint}", err=True)
     given = _input(asked)
     decision, shadow = decide(policy, given), decide_shadow(policy, given)
     if output == "json":
