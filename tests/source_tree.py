@@ -15,11 +15,12 @@ class Module:
     """One file under src/taskmint; `name` is dotted, without the leading `taskmint.`."""
 
     path: Path
+    root: Path = PACKAGE
 
     @property
     def name(self) -> str:
         """For example `policy.load`; a package's own file is the package."""
-        parts = self.path.relative_to(PACKAGE).with_suffix("").parts
+        parts = self.path.relative_to(self.root).with_suffix("").parts
         return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
     @property
@@ -45,7 +46,7 @@ class Module:
     def _absolute(self, node: ast.ImportFrom) -> str:
         if not node.level:
             return node.module or ""
-        package = ["taskmint", *self.path.relative_to(PACKAGE).parts[:-1]]
+        package = ["taskmint", *self.path.relative_to(self.root).parts[:-1]]
         above = package[: len(package) - node.level + 1]
         return ".".join([*above, *([node.module] if node.module else [])])
 
