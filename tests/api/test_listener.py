@@ -149,7 +149,7 @@ def highest_descriptor() -> int:
 async def until(reached: Callable[[], bool]) -> None:
     """Wait for something that tells nobody when it happens."""
     async with asyncio.timeout(5):
-        while not reached():  # noqa: ASYNC110 - counters have no events
+        while not reached():
             await asyncio.sleep(0.01)
 
 
