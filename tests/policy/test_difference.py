@@ -315,6 +315,35 @@ def test_what_is_covered_is_not_gained() -> None:
     }
 
 
+@pytest.mark.parametrize("path", ["all", "{region}-{job}", "x/{job}"])
+def test_a_value_that_no_path_tells_of_is_told(path: str) -> None:
+    """An enum that only conditions read, or that stands beside a wildcard in its segment."""
+    old = REPORT.replace("ro-{region}", path)
+    new = old.replace("[eu, us]", "[eu, cn]")
+
+    assert told(old, new) == [
+        "widened: parameter region of report may be cn",
+        "narrowed: parameter region of report may no longer be us",
+    ]
+
+
+def test_parameters_that_come_and_go_are_told() -> None:
+    """What they reach is told by the paths."""
+    more = REPORT.replace("{region:", "{s: {type: boolean}, region:")
+
+    assert told(REPORT, more) == ["other: report takes the parameter s: true or false"]
+    assert told(more, REPORT) == ["other: report no longer takes the parameter s"]
+
+
+def test_a_segment_that_becomes_an_enum_is_a_loss() -> None:
+    """And the other way a gain."""
+    enum = REPORT.replace("{region:", "{s: {enum: [a]}, region:")
+    segment = REPORT.replace("{region:", "{s: {type: segment}, region:")
+
+    assert [line.split(":")[0] for line in told(enum, segment)] == ["widened"]
+    assert [line.split(":")[0] for line in told(segment, enum)] == ["narrowed"]
+
+
 def test_a_reworded_condition_is_both() -> None:
     """The machine cannot tell; a person can."""
     assert told(with_line("when: caller.uid > 0"), with_line("when: caller.uid >= 1")) == [
@@ -323,14 +352,18 @@ def test_a_reworded_condition_is_both() -> None:
     ]
 
 
-def test_a_parameter_of_another_type_is_a_gain() -> None:
-    """It takes what it did not take before."""
-    (only,) = told(
+def test_a_parameter_of_another_type_is_both() -> None:
+    """It takes what it did not take before, and no longer what it took."""
+    changes = told(
         REPORT.replace("{region:", "{s: {type: boolean}, region:"),
         REPORT.replace("{region:", "{s: {type: segment}, region:"),
     )
+    sentence = (
+        "parameter s of report takes 1 to 64 letters, digits, dashes or underscores, "
+        "was true or false"
+    )
 
-    assert only.startswith("widened: parameter s of report takes 1 to 64 letters")
+    assert changes == [f"widened: {sentence}", f"narrowed: {sentence}"]
 
 
 def test_labels_are_told_and_widen_nothing() -> None:

@@ -6,12 +6,13 @@ path, a longer life, a condition less. Where it cannot be told (a condition was 
 said: it is the reviewer who knows.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from taskmint.canonical import canonical
-from taskmint.model.scope import ProofLevel
+from taskmint.model.scope import Entitlement, ProofLevel
 
 from .change import Change, Direction, Parts, longer
 from .definition import Definition, Policy
@@ -107,15 +108,16 @@ class _Request:
 def _requests(definition: Definition) -> tuple[_Request, ...]:
     """List what a definition may ask of Vault, each once, in order."""
     found = {
-        _Request(
-            entitlement.method,
-            tuple(f"{entitlement.mount}/{entitlement.path}".split("/")),
-            canonical(dict(entitlement.body)),
-        ): None
+        _request(entitlement): None
         for combination in enumerate_definition(definition).combinations
         for entitlement in combination.entitlements
     }
     return tuple(found)
+
+
+def _request(entitlement: Entitlement) -> _Request:
+    path = f"{entitlement.mount}/{entitlement.path}"
+    return _Request(entitlement.method, tuple(path.split("/")), canonical(dict(entitlement.body)))
 
 
 def _scope(old: Definition, new: Definition) -> Parts:
@@ -150,15 +152,37 @@ def _proofs(old: Definition, new: Definition) -> Parts:
 
 
 def _parameters(old: Definition, new: Definition) -> Parts:
-    """Compare what the enumeration cannot show: the bounds of what is not an enum."""
+    """Compare what the requests do not show: bounds, and enum values that no request names."""
     before = {each.name: each for each in old.parameters}
-    for after in new.parameters:
-        held = before.get(after.name)
-        if held is None or held == after or isinstance(after, EnumParameter):
-            continue
-        sentence = f"parameter {after.name} of {new.name} takes {after}, was {held}"
-        for direction in _bounds(held, after):
-            yield direction, sentence
+    after = {each.name: each for each in new.parameters}
+    for name in sorted(before.keys() - after.keys()):
+        yield _O, f"{new.name} no longer takes the parameter {name}"
+    for name in sorted(after.keys() - before.keys()):
+        yield _O, f"{new.name} takes the parameter {name}: {after[name]}"
+    for name in sorted(before.keys() & after.keys()):
+        held, now = before[name], after[name]
+        if isinstance(held, EnumParameter) and isinstance(now, EnumParameter):
+            for value in _unsaid(new, name, frozenset(now.values) - frozenset(held.values), old):
+                yield _W, f"parameter {name} of {new.name} may be {value}"
+            for value in _unsaid(old, name, frozenset(held.values) - frozenset(now.values), new):
+                yield _N, f"parameter {name} of {new.name} may no longer be {value}"
+        elif held != now:
+            for direction in _bounds(held, now):
+                yield direction, f"parameter {name} of {new.name} takes {now}, was {held}"
+
+
+def _unsaid(here: Definition, name: str, values: frozenset[str], there: Definition) -> list[str]:
+    """Find the values whose requests the other definition spans, so that no path tells of them."""
+    spanned = _requests(there)
+    by_value: defaultdict[object, list[_Request]] = defaultdict(list)
+    for combination in enumerate_definition(here).combinations:
+        value = combination.parameters.get(name)
+        by_value[value] += (_request(each) for each in combination.entitlements)
+    return [
+        value
+        for value in sorted(values)
+        if all(any(held.spans(one) for held in spanned) for one in by_value[value])
+    ]
 
 
 def _bounds(held: Parameter, after: Parameter) -> Iterator[Direction]:
@@ -166,8 +190,12 @@ def _bounds(held: Parameter, after: Parameter) -> Iterator[Direction]:
         lower, upper = held.min - after.min, after.max - held.max
     elif isinstance(held, SegmentParameter) and isinstance(after, SegmentParameter):
         lower, upper = 0, after.max_length - held.max_length
+    elif isinstance(held, EnumParameter) and isinstance(after, SegmentParameter):
+        lower, upper = 0, 1
+    elif isinstance(held, SegmentParameter) and isinstance(after, EnumParameter):
+        lower, upper = 0, -1
     else:
-        lower, upper = 1, 0
+        lower, upper = -1, 1  # another type: other values, neither more nor fewer
     if lower > 0 or upper > 0:
         yield _W
     if lower < 0 or upper < 0:
