@@ -13,7 +13,7 @@ from vault.ground import LOG, Ground, Signer, set_up
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def ground(openbao: OpenBao, postgres: Postgres) -> Ground:
     """The session's OpenBao, holding the plan."""
-    return await set_up(openbao, postgres, Signer(), "warehouse")
+    return await set_up(openbao.address, openbao.root_token, postgres, Signer(), "warehouse")
 
 
 @pytest_asyncio.fixture

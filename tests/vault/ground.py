@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from taskmint.config import DEFAULT_CLASSES
 from taskmint.devstack.bao_http import BaoHttp
-from taskmint.devstack.openbao import OpenBao
 from taskmint.devstack.postgres import VAULT_USER, Postgres
 from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
 from taskmint.model.secret import Secret
@@ -120,7 +119,8 @@ class Signer:
 class Ground:
     """An OpenBao that holds the plan, with a PostgreSQL behind it. `mount` is its own."""
 
-    bao: OpenBao
+    address: str
+    root_token: Secret[str]
     postgres: Postgres
     signer: Signer
     mount: str
@@ -128,17 +128,17 @@ class Ground:
 
     def admin(self) -> BaoHttp:
         """Open a session with the root token."""
-        return BaoHttp(self.bao.address, self.bao.root_token)
+        return BaoHttp(self.address, self.root_token)
 
     def settings(self, **changed: Any) -> VaultSettings:
         """How the daemon reaches it."""
         login = JwtLogin(mount="jwt", role="taskmint")
-        made = VaultSettings(self.bao.address, login=login, timeout=timedelta(seconds=10))
+        made = VaultSettings(self.address, login=login, timeout=timedelta(seconds=10))
         return replace(made, **changed)
 
     async def apply(self) -> None:
         """Write the plan with the root token."""
-        async with admin_door(self.settings(), self.bao.root_token) as door:
+        async with admin_door(self.settings(), self.root_token) as door:
             wanted = changes(self.plan, await read_live(door, self.plan), prune=True)
             async for _ in write(door, wanted):
                 pass
@@ -165,10 +165,12 @@ def token_request(definition: str = "report", values: str = ".eu") -> TokenReque
     )
 
 
-async def set_up(bao: OpenBao, postgres: Postgres, signer: Signer, mount: str) -> Ground:
+async def set_up(
+    address: str, root_token: Secret[str], postgres: Postgres, signer: Signer, mount: str
+) -> Ground:
     """Do what an admin does before `taskmint vault apply`, then apply."""
     plan = plan_from(POLICY.replace("MOUNT", mount))
-    ground = Ground(bao, postgres, signer, mount, plan)
+    ground = Ground(address, root_token, postgres, signer, mount, plan)
     async with ground.admin() as admin:
         await _database(admin, postgres, mount)
         await admin.call("POST", f"sys/mounts/transit-{mount}", {"type": "transit"})

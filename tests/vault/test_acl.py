@@ -143,7 +143,7 @@ async def test_the_server_reads_the_text_as_we_mean_it(
         headers = {"X-Vault-Token": token["client_token"]}
         for value, denied in ((allowed, False), (refused, True)):
             assert matches(allowed, value) is not denied
-            status = await _post(ground.bao.address, rule.path, {"x": value}, headers)
+            status = await _post(ground.address, rule.path, {"x": value}, headers)
             assert (status == 403) is denied, json.dumps(value)
         await admin.call("POST", "auth/token/revoke-accessor", {"accessor": token["accessor"]})
         await admin.call("DELETE", "sys/policies/acl/written")

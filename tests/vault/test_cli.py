@@ -31,7 +31,7 @@ async def run(*arguments: str, env: dict[str, str] | None = None, say: str = "")
 
 def admin(ground: Ground) -> dict[str, str]:
     """The environment of an administrator."""
-    return {"VAULT_ADDR": ground.bao.address, "VAULT_TOKEN": ground.bao.root_token.reveal()}
+    return {"VAULT_ADDR": ground.address, "VAULT_TOKEN": ground.root_token.reveal()}
 
 
 @pytest.mark.real
@@ -193,7 +193,7 @@ async def test_a_token_that_may_not_look_is_told_so(
     """Exit code 1: the admin's token is refused; a check that could not look is no check."""
     file = tmp_path / "token"
     file.write_text("no-such-token\n")
-    env = {"VAULT_ADDR": ground.bao.address}
+    env = {"VAULT_ADDR": ground.address}
     result = await run("check", "--policy", str(policy), "--token-file", str(file), env=env)
     assert result.exit_code == 1
     assert "the given token" in result.output

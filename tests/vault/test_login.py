@@ -83,7 +83,7 @@ async def test_the_entity_was_made_beforehand(ground: Ground) -> None:
         assert auth["entity_id"] in before
         assert await entities() == before
         assert auth["lease_duration"] == 900
-        async with BaoHttp(ground.bao.address, Secret(auth["client_token"])) as session:
+        async with BaoHttp(ground.address, Secret(auth["client_token"])) as session:
             looked_up = (await session.call("GET", "auth/token/lookup-self")).data
             assert looked_up["explicit_max_ttl"] == 86400
             await session.call("POST", "auth/token/revoke-self")
@@ -167,7 +167,7 @@ async def test_roots_token_is_too_wide(ground: Ground, tmp_path: Path, canaries:
     """The shortest way is refused at start, and named."""
     file = tmp_path / "token"
     canaries.allow(file)
-    await asyncio.to_thread(file.write_text, ground.bao.root_token.reveal())
+    await asyncio.to_thread(file.write_text, ground.root_token.reveal())
     settings = ground.settings(login=TokenFileLogin(file))
     with pytest.raises(Unavailable, match="the daemon's token has the policy root") as refused:
         async with VaultClient(settings, ground.plan, Signer().fetch, LOG):

@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 
 from taskmint.devstack.bao_http import BaoHttp
+from taskmint.devstack.openbao import OpenBao
 from taskmint.devstack.psql import query
 from taskmint.errors import BackendFailed, Code, Unavailable
 from taskmint.model.scope import Entitlement, EntitlementKind, Json
@@ -31,7 +32,7 @@ async def daemon(ground: Ground, admin: BaoHttp) -> AsyncIterator[BaoHttp]:
     svid = await ground.signer.fetch()
     login = {"role": "taskmint", "jwt": svid.reveal()}
     token = (await admin.call("POST", "auth/jwt/login", login)).body["auth"]["client_token"]
-    async with BaoHttp(ground.bao.address, Secret(token)) as session:
+    async with BaoHttp(ground.address, Secret(token)) as session:
         yield session
         await session.send("POST", "auth/token/revoke-self")
 
@@ -142,7 +143,7 @@ async def test_a_task_token_ends_at_its_maximum_even_for_an_admin(
         return answer.status != 200
 
     await until(refused)
-    async with BaoHttp(ground.bao.address, Secret(made.body["auth"]["client_token"])) as held:
+    async with BaoHttp(ground.address, Secret(made.body["auth"]["client_token"])) as held:
 
         async def dead() -> bool:
             return (await held.send("GET", "auth/token/lookup-self")).status == 403
@@ -200,7 +201,7 @@ async def test_a_task_token_mints_its_own_combination_only(
     with pytest.raises(BackendFailed) as outside:
         await client.mint(token, ground.warehouse("us"))
     assert (outside.value.code, outside.value.created_nothing) == (Code.INTERNAL_ERROR, True)
-    async with BaoHttp(ground.bao.address, token.token) as task:
+    async with BaoHttp(ground.address, token.token) as task:
         other = await task.send("GET", f"{ground.mount}/creds/orders-ro-us")
         assert other.status == 403
         for path in ("auth/token/lookup-self", "auth/token/renew-self", "sys/leases/lookup"):
@@ -240,7 +241,7 @@ async def test_a_handed_token_is_a_child_with_one_policy(
     assert minted.ttl == DEAD_MAN
     handed = Secret(text(minted, "token"))
     assert set(minted.data.reveal()) == {"token"}
-    async with BaoHttp(ground.bao.address, handed) as caller:
+    async with BaoHttp(ground.address, handed) as caller:
         assert (await caller.send("POST", "auth/token/create", {})).status in {400, 403}
     assert await client.renew(minted.revocable, DEAD_MAN) <= DEAD_MAN
     await client.revoke(token.revocable)
@@ -270,7 +271,7 @@ async def test_a_pinned_body_is_the_only_body(client: VaultClient, ground: Groun
     for body in others:
         with pytest.raises(BackendFailed):
             await client.mint(token, replace(entitlement, body=body))
-    async with BaoHttp(ground.bao.address, token.token) as task:
+    async with BaoHttp(ground.address, token.token) as task:
         path = f"{mount}/{entitlement.path}"
         other = {"context": "b3RoZXI=", "bits": 256}
         assert (await task.send("POST", path, other)).status == 403
@@ -299,10 +300,10 @@ async def test_a_database_that_is_away_keeps_the_lease_open(
     await client.revoke(token.revocable)
 
 
-async def test_sealed_is_away_and_creates_nothing(ground: Ground, client: VaultClient) -> None:
+async def test_sealed_is_away_and_creates_nothing(client: VaultClient, openbao: OpenBao) -> None:
     """A sealed server: 503, nothing created, nothing gone; after the unseal all goes on."""
     token = await client.create_task_token(token_request())
-    await ground.bao.seal()
+    await openbao.seal()
     try:
         with pytest.raises(Unavailable) as away:
             await client.create_task_token(token_request())
@@ -310,7 +311,7 @@ async def test_sealed_is_away_and_creates_nothing(ground: Ground, client: VaultC
         with pytest.raises(Unavailable):
             await client.is_gone(token.revocable)
     finally:
-        await ground.bao.unseal()
+        await openbao.unseal()
     await client.revoke(token.revocable)
     assert await client.is_gone(token.revocable)
 

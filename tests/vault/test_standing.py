@@ -158,7 +158,7 @@ async def admin_socket(tmp_path: Path) -> AsyncIterator[tuple[Path, set[str]]]:
 
 async def run(ground: Ground, policy: Path, *options: str) -> Result:
     """Run `standing` with the root token, in a thread."""
-    env = {"VAULT_ADDR": ground.bao.address, "VAULT_TOKEN": ground.bao.root_token.reveal()}
+    env = {"VAULT_ADDR": ground.address, "VAULT_TOKEN": ground.root_token.reveal()}
     arguments = ["standing", "--policy", str(policy), *options]
     return await asyncio.to_thread(CliRunner(env=env).invoke, vault, arguments)
 

@@ -248,7 +248,7 @@ class VaultClient:
                 num_uses=None,
             ),
         )
-        if reply.meaning is not Meaning.DONE:
+        if reply.meaning in {Meaning.DENIED, Meaning.REFUSED}:
             self._drift.look_soon()
         try:
             return task_token(reply, request)

@@ -26,6 +26,7 @@ from .session import OwnSession
 from .settings import VaultSettings
 
 _LOOK_AGAIN_SECONDS: Final = 15.0  # while something is wrong, so that an `apply` is seen soon
+_SOON_SECONDS: Final = 5.0
 _PARALLEL_READS: Final = 8
 
 
@@ -45,6 +46,7 @@ class DriftWatch:
         self._log = log
         self._rights: Rights | None = None
         self._refuse_from: float | None = None
+        self._looked_at = 0.0
         self._again = asyncio.Event()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -68,11 +70,13 @@ class DriftWatch:
     def swap_plan(self, plan: Plan) -> None:
         """Compare with another plan from now on, and look at once."""
         self._plan = plan
+        self._looked_at = 0.0
         self._again.set()
 
     def look_soon(self) -> None:
-        """Look again now: something was refused that the plan holds."""
-        self._again.set()
+        """Look again, but not all the time: something was refused that the plan holds."""
+        if asyncio.get_running_loop().time() - self._looked_at >= _SOON_SECONDS:
+            self._again.set()
 
     def ready(self) -> str | None:
         """None when tasks may be started, else why none may; single definitions do not count."""
@@ -127,6 +131,7 @@ class DriftWatch:
     async def _watch(self) -> None:
         while True:
             self._again.clear()
+            self._looked_at = asyncio.get_running_loop().time()
             pause = _LOOK_AGAIN_SECONDS
             try:
                 rights = await self.look()

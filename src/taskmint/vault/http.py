@@ -115,7 +115,9 @@ class Transport:
     ) -> Reply:
         """Send; `path` is below /v1/ and safe in a URL. Raises Unavailable, as said above."""
         if self._session is None:
-            raise RuntimeError("the transport is not open")
+            raise Unavailable(
+                Code.SHUTTING_DOWN, "the way to Vault is closed", created_nothing=True
+            )
         headers: dict[str, str] = {}
         if token is not None:
             headers["X-Vault-Token"] = token.reveal()
