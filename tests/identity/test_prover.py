@@ -1,5 +1,6 @@
 """Proving callers: a token, the process that presents it, and an agent that vouches for keys."""
 
+import base64
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -15,7 +16,7 @@ import pytest
 
 from identity.agent import Agent
 from identity.pki import root
-from identity.signer import AUDIENCE, NOW, SUBJECT, Authority, claims, jwks
+from identity.signer import AUDIENCE, NOW, SUBJECT, Authority, claims, encode, jwks
 from identity.workload import Workload, workload
 from taskmint.errors import Code, TaskmintError, Unavailable, Unproven
 from taskmint.identity.believer import Believed
@@ -198,6 +199,30 @@ async def test_one_users_token_is_refused_from_another(
         await prover.identify(fresh, thief)
 
 
+async def test_another_spelling_of_the_signature_is_the_same_token(
+    agent: Agent, clock: ClockAtNow, peer: Peer
+) -> None:
+    """Row 17: (r, n - s) is as good a signature as (r, s), and makes no token of one's own."""
+    token = agent.authority.token()
+    respelled = with_other_signature(token)
+    thief = replace(peer, uid=peer.uid + 1)
+    async with proving(agent, clock) as prover:
+        caller = await prover.identify(bearing(token), peer)
+        again = await prover.identify(bearing(respelled), peer)
+        assert respelled != token
+        assert again.evidence == caller.evidence
+        assert await refused(prover, bearing(respelled), thief) is Code.CREDENTIAL_INVALID
+
+
+def with_other_signature(token: str) -> str:
+    """Make (r, n - s) of (r, s); n is the order of P-256 (SEC 2, section 2.4.2)."""
+    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+    signed, _, text = token.rpartition(".")
+    raw = base64.urlsafe_b64decode(text + "==")
+    other = order - int.from_bytes(raw[32:])
+    return f"{signed}.{encode(raw[:32] + other.to_bytes(32))}"
+
+
 async def test_ownership_survives_a_rotation_of_keys(
     agent: Agent, clock: ClockAtNow, peer: Peer
 ) -> None:
@@ -318,7 +343,7 @@ async def test_a_certificate_proves_who_and_until_when(agent: Agent, peer: Peer)
     assert str(caller.spiffe_id) == SUBJECT
     assert caller.method is IdentityMethod.X509_SVID
     assert caller.proven_until == leaf.certificate.not_valid_after_utc
-    assert caller.evidence == sha256(leaf.chain[0]).hexdigest()
+    assert caller.evidence == sha256(leaf.certificate.tbs_certificate_bytes).hexdigest()
 
 
 async def test_a_certificate_is_verified_with_each_request(agent: Agent, peer: Peer) -> None:

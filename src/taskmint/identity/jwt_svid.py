@@ -48,7 +48,7 @@ class JwtSvid:
     """
     A verified token; `not_before` and `expires_at` are Unix times, before any leeway.
 
-    `authority` names the key that signed it; `evidence` is the SHA-256 (hex) of its text.
+    `authority` names the key that signed it; `evidence` is the SHA-256 (hex) of what was signed.
     """
 
     spiffe_id: SpiffeId
@@ -131,8 +131,14 @@ def invalid(detail: str) -> Unproven:
 
 
 def evidence_of(token: str) -> str:
-    """Return the SHA-256 (hex) of a token's text: what records and caches may hold of it."""
-    return sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+    """
+    Return the SHA-256 (hex) of what the token's authority signed: what records may hold of it.
+
+    Without the signature, because (r, s) and (r, n - s) are both good ECDSA signatures: who has a
+    token can make another text of it, but not another token.
+    """
+    signed, _, _ = token.rpartition(".")
+    return sha256(signed.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _split(token: str) -> tuple[bytes, Object, Object, bytes]:

@@ -9,10 +9,11 @@ whoever sends garbage would choose what is.
 
 from collections.abc import Hashable
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Generic, TypeVar
 
 from .believer import Believed
-from .jwt_svid import JwtRules, JwtSvid, check_times, evidence_of, verify_jwt_svid
+from .jwt_svid import JwtRules, JwtSvid, check_times, verify_jwt_svid
 from .x509_svid import X509Svid, check_validity, verify_x509_svid
 
 K = TypeVar("K", bound=Hashable)
@@ -47,7 +48,7 @@ class Verdicts:
     def __init__(self, rules: JwtRules, most: int = 4096) -> None:
         self._rules = rules
         self._believed = Believed()
-        self._tokens: _Kept[str, JwtSvid] = _Kept(most)
+        self._tokens: _Kept[bytes, JwtSvid] = _Kept(most)
         self._chains: _Kept[tuple[bytes, ...], X509Svid] = _Kept(most // 4)
 
     def __len__(self) -> int:
@@ -63,13 +64,14 @@ class Verdicts:
     def verify_token(self, token: str, now: float) -> JwtSvid:
         """Verify a JWT-SVID at Unix time `now`. Raises Unproven, as `verify_jwt_svid` does."""
         # One character beyond the limit is enough to be refused and never kept.
-        evidence = evidence_of(token[: self._rules.max_bytes + 1])
-        kept = self._tokens.get(evidence)
+        text = token[: self._rules.max_bytes + 1].encode("utf-8", "surrogatepass")
+        fingerprint = sha256(text).digest()  # of the signature too: it is what was verified
+        kept = self._tokens.get(fingerprint)
         if kept is not None:
             check_times(kept.not_before, kept.expires_at, self._rules, now)
             return kept
         svid = verify_jwt_svid(token, self._believed.jwt, self._rules, now)
-        self._tokens.put(evidence, svid)
+        self._tokens.put(fingerprint, svid)
         return svid
 
     def verify_chain(self, chain: tuple[bytes, ...], now: float) -> X509Svid:

@@ -48,7 +48,8 @@ class X509Svid:
     """
     A verified leaf; it is valid while every certificate of its chain is.
 
-    `authority` names the root that the chain ends in; `evidence` is the leaf's SHA-256 (hex).
+    `authority` names the root that the chain ends in; `evidence` is the SHA-256 (hex) of what was
+    signed of the leaf.
     """
 
     spiffe_id: SpiffeId
@@ -105,7 +106,7 @@ def verify_x509_svid(
         authority=x509_authority(spiffe_id.trust_domain, certificates[-1]),
         not_before=begins,
         expires_at=ends,
-        evidence=sha256(chain[0]).hexdigest(),
+        evidence=sha256(certificates[0].tbs_certificate_bytes).hexdigest(),
     )
     check_validity(svid, now)
     return svid

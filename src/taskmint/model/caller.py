@@ -21,8 +21,10 @@ class Caller:
     """
     Built by the identity package and nowhere else; tests/test_architecture.py says so.
 
-    `proven_until` is the SVID's expiry; `evidence` is the SHA-256 (hex) of the SVID presented,
-    which lets an auditor match a stolen token to a task without the ledger holding the token.
+    `proven_until` is the SVID's expiry; `evidence` is the SHA-256 (hex) of what its authority
+    signed (a token up to its last dot, a certificate's TBSCertificate), which lets an auditor match
+    a stolen token to a task without the ledger holding the token. The signature is left out: an
+    ECDSA signature can be changed into another good one by whoever has it.
     `authority` names the key or root that vouched, so that its withdrawal ends what rests on it.
     """
 
