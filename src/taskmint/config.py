@@ -110,6 +110,7 @@ class IdentitySettings(YamlModel):
     max_token_bytes: Annotated[Integer, Field(ge=512, le=65536)] = 8192
     max_bundle_age: Duration = 1 * _HOUR
     token: Annotated[Literal["uid", "process"], FromText] = "uid"
+    single_use_jti: Boolean = False
     delegation: WorkloadApi | None = None
 
 

@@ -24,7 +24,7 @@ from taskmint.identity.jwt_bundle import parse_jwt_bundle
 from taskmint.identity.jwt_svid import JwtRules, JwtSvid, evidence_of
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.prover import Prover
-from taskmint.identity.token_owners import TokenBinding, TokenOwners
+from taskmint.identity.token_owners import OwnerRules, TokenBinding, TokenOwners
 from taskmint.identity.verdicts import Verdicts
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.model.caller import Caller, IdentityMethod
@@ -374,12 +374,27 @@ async def test_tokens_can_be_bound_to_processes(
     token = bearing(agent.authority.token())
     colleague = replace(peer, pid=peer.pid + 1)
     firmly = replace(peer, proof=PeerProof.PIDFD)
-    async with proving(agent, clock, binding=TokenBinding.PROCESS) as prover:
+    async with proving(agent, clock, owners=OwnerRules(TokenBinding.PROCESS)) as prover:
         guessed = replace(peer, proof=PeerProof.START_TIME)
         assert await refused(prover, token, guessed) is Code.PEER_UNATTESTED
         await prover.identify(token, firmly)
         if colleague.proof is PeerProof.PIDFD:
             assert await refused(prover, token, colleague) is Code.CREDENTIAL_INVALID
+
+
+async def test_a_token_with_a_jti_can_be_for_one_request(
+    agent: Agent, clock: ClockAtNow, peer: Peer
+) -> None:
+    """`identity.single_use_jti`: also with another signature; tokens without one are as ever."""
+    token = agent.authority.token(claims(jti="one"))
+    cached = agent.authority.token()
+    async with proving(agent, clock, owners=OwnerRules(single_use=True)) as prover:
+        await prover.identify(bearing(token), peer)
+        for again in (token, with_other_signature(token)):
+            assert await refused(prover, bearing(again), peer) is Code.CREDENTIAL_INVALID
+        await prover.identify(bearing(agent.authority.token(claims(jti="two"))), peer)
+        await prover.identify(bearing(cached), peer)
+        await prover.identify(bearing(cached), peer)
 
 
 # --- bounds ----------------------------------------------------------------------------------
@@ -392,7 +407,7 @@ def svid(number: int, expires_at: int) -> JwtSvid:
 
 def test_owners_are_forgotten_when_tokens_expire_and_bounded_before(peer: Peer) -> None:
     """P10: a flood of tokens does not grow the table; the longest-lived stay known."""
-    owners = TokenOwners(TokenBinding.UID, most=10)
+    owners = TokenOwners(OwnerRules(leeway=0, most=10))
     thief = replace(peer, uid=peer.uid + 1)
     for number in range(10):
         owners.claim(svid(number, NOW + number), peer, NOW)

@@ -10,6 +10,7 @@ from taskmint.api.listener import ListenerLimits
 from taskmint.config import Config, RoleMembers, VaultAuthSettings
 from taskmint.errors import Code, TaskmintError
 from taskmint.identity.jwt_svid import JwtRules
+from taskmint.identity.token_owners import OwnerRules, TokenBinding
 from taskmint.policy.plan_objects import PlanSettings
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.outside import Settings
@@ -69,6 +70,16 @@ def jwt_rules(config: Config) -> JwtRules:
         leeway=int(identity.leeway.total_seconds()),
         max_lifetime=int(identity.max_lifetime.total_seconds()),
         max_bytes=identity.max_token_bytes,
+    )
+
+
+def owner_rules(config: Config) -> OwnerRules:
+    """What a JWT-SVID belongs to once it was presented."""
+    identity = config.identity
+    return OwnerRules(
+        binding=TokenBinding(identity.token),
+        leeway=int(identity.leeway.total_seconds()),
+        single_use=identity.single_use_jti,
     )
 
 

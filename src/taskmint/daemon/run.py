@@ -23,7 +23,6 @@ from taskmint.identity.peers import PeerReader, PidfdSource
 from taskmint.identity.processes import HeldProcesses
 from taskmint.identity.prover import Prover
 from taskmint.identity.tls import TlsTerms, check_tls_support
-from taskmint.identity.token_owners import TokenBinding
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.secret import Secret
@@ -153,7 +152,7 @@ async def _build(
         clock,
         from_config.jwt_rules(config),
         trust_domains=frozenset(config.identity.trust_domains),
-        binding=TokenBinding(config.identity.token),
+        owners=from_config.owner_rules(config),
         delegation=await _delegation(stack, config, workload_api),
     )
     _measure(metrics, service, ledger)

@@ -16,7 +16,7 @@ from . import procfs
 from .believer import Believer
 from .delegation import Delegation
 from .jwt_svid import JwtRules, invalid
-from .token_owners import TokenBinding, TokenOwners
+from .token_owners import OwnerRules, TokenOwners
 from .verdicts import Verdicts
 from .workload_api import WorkloadApi
 
@@ -36,14 +36,14 @@ class Prover:
         rules: JwtRules,
         *,
         trust_domains: frozenset[str] = frozenset(),
-        binding: TokenBinding = TokenBinding.UID,
+        owners: OwnerRules | None = None,
         delegation: Delegation | None = None,
     ) -> None:
         self.believer = Believer(api, trust_domains)
         self._api = api
         self._clock = clock
         self._verdicts = Verdicts(rules)
-        self._owners = TokenOwners(binding)
+        self._owners = TokenOwners(owners or OwnerRules(leeway=rules.leeway))
         self._delegation = delegation
 
     def ready(self) -> str | None:

@@ -6,6 +6,7 @@ kernel says who holds it, so a copy in another user's hands is refused until it 
 and not by process, because SPIRE gives every process of an entry the same token.
 """
 
+from dataclasses import dataclass
 from enum import StrEnum
 
 from taskmint.errors import Code, Unproven
@@ -23,12 +24,26 @@ class TokenBinding(StrEnum):
     PROCESS = "process"
 
 
-class TokenOwners:
-    """Remembers, until it expires, who presented each token first."""
+@dataclass(frozen=True, slots=True)
+class OwnerRules:
+    """
+    What a token is bound to, and for how long (seconds) it is good after it expired.
 
-    def __init__(self, binding: TokenBinding, most: int = 16_384) -> None:
-        self._binding = binding
-        self._most = most  # tokens known, a few hundred bytes each
+    With `single_use` a token that carries a `jti` is good for one request: for SPIRE entries that
+    mint one token per request (`jwtSVIDIncludeJTI`). `most` tokens are known at once.
+    """
+
+    binding: TokenBinding = TokenBinding.UID
+    leeway: int = 30
+    single_use: bool = False
+    most: int = 16_384
+
+
+class TokenOwners:
+    """Remembers, until it is good for nothing, who presented each token first."""
+
+    def __init__(self, rules: OwnerRules) -> None:
+        self._rules = rules
         self._owners: dict[str, tuple[_Owner, int]] = {}
 
     def __len__(self) -> int:
@@ -37,16 +52,20 @@ class TokenOwners:
     def claim(self, svid: JwtSvid, peer: Peer, now: float) -> None:
         """Let the peer present the token, if it is the token's owner. Raises Unproven."""
         owner = self._owner(peer)
-        known = self._owners.get(svid.evidence)
+        once = self._rules.single_use and svid.jti is not None
+        name = f"{svid.authority} {svid.jti}" if once else svid.evidence
+        known = self._owners.get(name)
         if known is None:
-            if len(self._owners) >= self._most:
+            if len(self._owners) >= self._rules.most:
                 self._make_room(now)
-            self._owners[svid.evidence] = (owner, svid.expires_at)
+            self._owners[name] = (owner, svid.expires_at + self._rules.leeway)
+        elif once:
+            raise invalid("The token was used before, and is good for one request.")
         elif known[0] != owner:
             raise invalid(f"The token was first presented by another {self._binding_word()}.")
 
     def _owner(self, peer: Peer) -> _Owner:
-        if self._binding is TokenBinding.UID:
+        if self._rules.binding is TokenBinding.UID:
             return (peer.uid,)
         if peer.proof is not PeerProof.PIDFD or peer.start_time is None:
             # Without the kernel's own pidfd, another process may have taken the pid over.
@@ -58,12 +77,12 @@ class TokenOwners:
         return (peer.uid, peer.pid, peer.start_time)
 
     def _binding_word(self) -> str:
-        return "user" if self._binding is TokenBinding.UID else "process"
+        return "user" if self._rules.binding is TokenBinding.UID else "process"
 
     def _make_room(self, now: float) -> None:
         """Forget expired tokens, and otherwise the half that expires soonest."""
         live = {key: known for key, known in self._owners.items() if known[1] > now}
-        if len(live) >= self._most:
+        if len(live) >= self._rules.most:
             latest = sorted(live.items(), key=lambda item: item[1][1])
-            live = dict(latest[self._most // 2 :])
+            live = dict(latest[self._rules.most // 2 :])
         self._owners = live
