@@ -116,12 +116,12 @@ class IdentitySettings(YamlModel):
 
 class VaultAuthSettings(YamlModel):
     """
-    How the daemon logs in: JWT auth with its own JWT-SVID; AppRole or a token where it has none.
+    How the daemon logs in: JWT or cert auth with its own SVID; else AppRole, or a token.
 
     `mount` is the method's own name when left out. `spiffe_id` is for the plan: who may log in.
     """
 
-    method: Annotated[Literal["jwt", "approle", "token"], FromText] = "jwt"
+    method: Annotated[Literal["jwt", "cert", "approle", "token"], FromText] = "jwt"
     mount: MountPath | None = None
     role: Word = "taskmint"
     audience: Word = "vault"

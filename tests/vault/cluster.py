@@ -34,6 +34,7 @@ listener "tcp" {{
   cluster_address = "{host}:{cluster_port}"
   tls_disable     = true
 }}
+{more}
 """
 _AUTOPILOT = "sys/storage/raft/autopilot/configuration"
 JOIN = '  retry_join {{\n    leader_api_addr = "{address}"\n  }}'
@@ -103,13 +104,13 @@ async def _until(address: str, *statuses: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def running_cluster(directory: Path, size: int = 3) -> AsyncIterator[Cluster]:
-    """Start, initialise and unseal a cluster in an existing, empty directory."""
+async def running_cluster(directory: Path, size: int = 3, more: str = "") -> AsyncIterator[Cluster]:
+    """Start, initialise and unseal a cluster; `more` is added to each configuration."""
     async with contextlib.AsyncExitStack() as stack:
         nodes: list[Node] = []
         key = root = ""
         for number in range(size):
-            node = await _start(stack, directory, f"n{number}", nodes[0] if nodes else None)
+            node = await _start(stack, directory, f"n{number}", nodes[0] if nodes else None, more)
             await _until(node.address, 501, 503)
             async with BaoHttp(node.address) as http:
                 if not nodes:
@@ -136,7 +137,7 @@ async def _unseal(http: BaoHttp, key: str) -> None:
 
 
 async def _start(
-    stack: contextlib.AsyncExitStack, directory: Path, name: str, leader: Node | None
+    stack: contextlib.AsyncExitStack, directory: Path, name: str, leader: Node | None, more: str
 ) -> Node:
     port = stack.enter_context(reserved_port())
     cluster_port = stack.enter_context(reserved_port())
@@ -148,6 +149,7 @@ async def _start(
         directory=storage,
         name=name,
         join=JOIN.format(address=leader.address) if leader else "",
+        more=more,
     )
     config = directory / f"{name}.hcl"
     await asyncio.to_thread(storage.mkdir, 0o700)

@@ -16,6 +16,7 @@ from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.outside import Settings
 from taskmint.vault.settings import (
     AppRoleLogin,
+    CertLogin,
     JwtLogin,
     Login,
     TokenFileLogin,
@@ -43,6 +44,8 @@ def vault_login(auth: VaultAuthSettings) -> Login:
         return AppRoleLogin(auth.role_id, Path(auth.secret_id_file), auth.mount or auth.method)
     if auth.method == "token" and auth.token_file:
         return TokenFileLogin(Path(auth.token_file))
+    if auth.method == "cert":
+        return CertLogin(auth.mount or auth.method, auth.role)
     return JwtLogin(auth.mount or auth.method, auth.role)
 
 

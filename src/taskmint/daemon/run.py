@@ -32,6 +32,8 @@ from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
 from taskmint.telemetry.systemd import Systemd
 from taskmint.vault.client import VaultClient
+from taskmint.vault.http import ClientCertificate
+from taskmint.vault.login import no_certificate
 
 from . import from_config
 from .files import node_id
@@ -135,8 +137,14 @@ async def _build(
     async def own_svid() -> Secret[str]:
         return (await workload_api.fetch_jwt_svid(config.vault.auth.audience)).token
 
+    async def own_certificate() -> ClientCertificate:
+        own = workload_api.trust.own
+        return ClientCertificate(own.chain, own.key) if own else await no_certificate()
+
     vault = await stack.enter_async_context(
-        VaultClient(from_config.vault_settings(config), in_force.plan, own_svid, log)
+        VaultClient(
+            from_config.vault_settings(config), in_force.plan, own_svid, log, own_certificate
+        )
     )
     metrics = Metrics()
     reader = PeerReader(PidfdSource(config.peer.pidfd))

@@ -152,7 +152,8 @@ def _duration(text: str) -> timedelta:
 
 
 def _auth_role(settings: PlanSettings, own: Iterable[str]) -> AuthRole | None:
-    unknown = settings.method == "jwt" and settings.spiffe_id is None
+    named = settings.method in {"jwt", "cert"}
+    unknown = named and settings.spiffe_id is None
     if unknown or settings.method == "token":
         return None
     return AuthRole(
@@ -160,7 +161,7 @@ def _auth_role(settings: PlanSettings, own: Iterable[str]) -> AuthRole | None:
         mount=settings.mount,
         name=settings.role,
         audience=settings.audience,
-        subject=settings.spiffe_id if settings.method == "jwt" else None,
+        subject=settings.spiffe_id if named else None,
         policies=tuple(sorted(own)),
         period=DAEMON_TOKEN_PERIOD,
         explicit_max_ttl=DAEMON_TOKEN_MAX,

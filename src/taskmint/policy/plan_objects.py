@@ -13,7 +13,7 @@ from .acl import Rule
 from .plan_rules import PROBE_PREFIX
 from .predicate import Predicate
 
-AuthMethod: TypeAlias = Literal["jwt", "approle", "token"]
+AuthMethod: TypeAlias = Literal["jwt", "cert", "approle", "token"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class PlanSettings:
     How the daemon logs in.
 
     `audience` is what the daemon's own JWT-SVID is asked for; `mount` is below auth/. JWT auth
-    without `spiffe_id`, and a token from a file, leave the plan without an auth role and entity.
+    and cert auth without `spiffe_id`, and a token from a file, leave the plan without an auth role.
     """
 
     audience: str = "vault"
@@ -62,7 +62,7 @@ class TokenRole:
 @dataclass(frozen=True, slots=True)
 class AuthRole:
     """
-    The role through which the daemon logs in; `subject` is its SPIFFE ID, with JWT auth.
+    The role through which the daemon logs in; `subject` is its SPIFFE ID, with JWT and cert auth.
 
     An AppRole has no subject: whoever holds role id and secret id is the daemon.
     """

@@ -15,6 +15,7 @@ from .objects import (
     ENTITY,
     PlannedObject,
     connection_object,
+    has_alias,
     planned_objects,
     probe_object,
 )
@@ -45,7 +46,8 @@ def changes(plan: Plan, live: Live, *, prune: bool) -> tuple[Change, ...]:
     found = [
         change
         for item in planned_objects(plan)
-        if (change := _change(item, live.objects.get(item.path))) is not None
+        if not lacks_certificate(plan, live, item)
+        and (change := _change(item, live.objects.get(item.path))) is not None
     ]
     found += _alias(plan, live)
     found += _connections(plan, live)
@@ -66,6 +68,13 @@ def stale(plan: Plan, live: Live) -> Iterator[tuple[str, str, str]]:
         yield "policy", name, f"sys/policies/acl/{name}"
     for name in sorted(live.token_role_names - plan.token_roles.keys()):
         yield "token role", name, f"auth/token/roles/{name}"
+
+
+def lacks_certificate(plan: Plan, live: Live, item: PlannedObject) -> bool:
+    """Say whether this is a certificate role still to be made: only an admin has the CA for it."""
+    role = plan.auth_role
+    is_cert = role is not None and role.method == "cert" and item.kind == "auth role"
+    return is_cert and live.objects.get(item.path) is None
 
 
 def _change(item: PlannedObject, live: Fields | None) -> Change | None:
@@ -110,7 +119,12 @@ def _text(fields: Fields) -> list[str]:
 
 def _alias(plan: Plan, live: Live) -> Iterator[Change]:
     role = plan.auth_role
-    if role is None or role.subject is None or role.mount not in live.auth_mounts:
+    if (
+        role is None
+        or role.subject is None
+        or not has_alias(plan)
+        or role.mount not in live.auth_mounts
+    ):
         return
     accessor = live.auth_mounts[role.mount].get("accessor")
     entity = live.objects.get(f"identity/entity/name/{ENTITY}") or {}

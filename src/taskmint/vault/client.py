@@ -35,7 +35,7 @@ from .breaker import Breaker
 from .bulkhead import Bulkhead, Purpose
 from .drift import DriftWatch, too_wide
 from .http import Door, OutsidePlan, Transport
-from .login import FetchSvid, login_method
+from .login import FetchCertificate, FetchSvid, login_method, no_certificate
 from .minting import WrongToken, minted, remaining, task_token
 from .responses import NO_SUCH_LEASE, NO_SUCH_TOKEN, Meaning, Reply, failure, says_gone
 from .session import OwnSession
@@ -66,13 +66,14 @@ class VaultClient:
         plan: Plan,
         fetch_svid: FetchSvid,
         log: structlog.stdlib.BoundLogger,
+        fetch_certificate: FetchCertificate = no_certificate,
     ) -> None:
         self._plan = plan
         self._retired: tuple[Plan, ...] = ()
         self._settings = settings
         self._log = log
         self._transport = Transport(settings)
-        log_in = login_method(self._transport, settings, fetch_svid)
+        log_in = login_method(self._transport, settings, fetch_svid, fetch_certificate)
         self._session = OwnSession(self._transport, log_in, self._permits_own, log)
         self._drift = DriftWatch(self._session, plan, settings, log)
         self._breaker = Breaker()

@@ -13,8 +13,9 @@ from taskmint.model.scope import Json, ProofLevel
 from taskmint.policy.database import lint_creation, lint_revocation
 from taskmint.policy.plan_objects import DatabaseRole, Plan
 
-from .changes import is_postgresql, stale
+from .changes import is_postgresql, lacks_certificate, stale
 from .live import Fields, Live
+from .objects import planned_objects
 from .rights import wider_rules
 
 _SYSTEM_MAX_TTL: Final = 32 * 24 * 3600  # Vault's own default, 768 h
@@ -48,6 +49,9 @@ def _absent(plan: Plan, live: Live) -> Iterator[str]:
                 yield f"policy {name}, which {role.name} hands out, does not exist"
     if plan.auth_role is not None and plan.auth_role.mount not in live.auth_mounts:
         yield f"auth method {plan.auth_role.mount} is not enabled"
+    for item in planned_objects(plan):
+        if lacks_certificate(plan, live, item):
+            yield f"{item.path} does not exist: write it with certificate=@ the trust domain's CA"
     for mount in sorted(plan.mounts - live.mounts.keys()):
         yield f"secrets engine {mount} is not mounted"
 

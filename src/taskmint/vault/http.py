@@ -7,9 +7,12 @@ for each token, before anything else happens.
 """
 
 import asyncio
+import base64
 import json
+import os
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NoReturn, Self, TypeAlias, cast
@@ -31,6 +34,14 @@ MAX_REPLY_BYTES: Final = 1 << 20
 _CONNECT_SECONDS: Final = 10.0
 _KEEP_ALIVE_SECONDS: Final = 60.0
 _SPARE_CONNECTIONS: Final = 4  # the daemon's own login and renewal never wait behind tasks
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCertificate:
+    """A DER chain, leaf first, and its key as PKCS #8 DER."""
+
+    chain: tuple[bytes, ...]
+    key: Secret[bytes] = field(repr=False)
 
 
 class OutsidePlan(BackendFailed):
@@ -55,8 +66,11 @@ class Transport:
     Raises Unavailable(vault_unavailable) with `created_nothing` only when nothing was sent.
     """
 
-    def __init__(self, settings: VaultSettings) -> None:
+    def __init__(
+        self, settings: VaultSettings, certificate: ClientCertificate | None = None
+    ) -> None:
         self._settings = settings
+        self._certificate = certificate
         self._session: aiohttp.ClientSession | None = None
         unix = settings.address.startswith("unix://")
         self._base = ("http://localhost" if unix else settings.address.rstrip("/")) + "/v1/"
@@ -73,7 +87,7 @@ class Transport:
         else:
             tls: ssl.SSLContext | bool = True
             if settings.address.startswith("https://"):
-                tls = await asyncio.to_thread(tls_context, settings.ca_file)
+                tls = await asyncio.to_thread(tls_context, settings.ca_file, self._certificate)
             connector = aiohttp.TCPConnector(
                 ssl=tls, limit=limit, keepalive_timeout=_KEEP_ALIVE_SECONDS
             )
@@ -185,10 +199,16 @@ class Door(Adapter):  # type: ignore[misc]  # hvac ships no types
         raise NotImplementedError
 
 
-def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """Make a client context with the given CA, else the system's; SSL_CERT_FILE is not read."""
+def tls_context(ca_file: Path | None, certificate: ClientCertificate | None) -> ssl.SSLContext:
+    """
+    Make a client context with the given CA, else the system's; SSL_CERT_FILE is not read.
+
+    Raises OSError for a file that cannot be read, ValueError for a certificate that will not do.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if certificate is not None:
+        _present(context, certificate)
     if ca_file is not None:
         context.load_verify_locations(cafile=str(ca_file))
         return context
@@ -198,6 +218,21 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext:
     if Path(paths.openssl_capath).is_dir():
         context.load_verify_locations(capath=paths.openssl_capath)
     return context
+
+
+def _present(context: ssl.SSLContext, certificate: ClientCertificate) -> None:
+    """Load a certificate and its key through memory that has no name on any disk."""
+    words = base64.encodebytes(certificate.key.reveal()).decode()
+    text = "".join(map(ssl.DER_cert_to_PEM_cert, certificate.chain))
+    text += f"-----BEGIN PRIVATE KEY-----\n{words}-----END PRIVATE KEY-----\n"
+    descriptor = os.memfd_create("svid", os.MFD_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+    except ssl.SSLError:
+        raise ValueError("the X.509-SVID and its key do not fit") from None
+    finally:
+        os.close(descriptor)
 
 
 async def _once(

@@ -18,11 +18,12 @@ from hvac.api.auth_methods import Token as TokenApi
 from taskmint.errors import Code, TaskmintError, Unavailable
 from taskmint.model.secret import Secret
 
-from .http import Door, Permits, Transport
+from .http import ClientCertificate, Door, Permits, Transport
 from .responses import Meaning, Reply, failure, printable
-from .settings import AppRoleLogin, JwtLogin, TokenFileLogin, VaultSettings
+from .settings import AppRoleLogin, CertLogin, JwtLogin, TokenFileLogin, VaultSettings
 
 FetchSvid: TypeAlias = Callable[[], Awaitable[Secret[str]]]
+FetchCertificate: TypeAlias = Callable[[], Awaitable[ClientCertificate]]
 
 # A token without an end (root, in a lab) is looked at again after this many seconds.
 _NO_END: Final = 3600.0
@@ -43,18 +44,38 @@ class Granted:
     ours: bool = True
 
 
+# What cert auth says, with a 500, to a certificate without a common name (OpenBao 2.7.2).
+_NO_COMMON_NAME: Final = "missing name in alias"
+
 LogIn: TypeAlias = Callable[[], Awaitable[Granted]]
 
 
-def login_method(transport: Transport, settings: VaultSettings, fetch_svid: FetchSvid) -> LogIn:
-    """Choose by the settings; `fetch_svid` is asked by JWT auth only."""
+def login_method(
+    transport: Transport,
+    settings: VaultSettings,
+    fetch_svid: FetchSvid,
+    fetch_certificate: FetchCertificate,
+) -> LogIn:
+    """Choose by the settings; JWT auth asks for the one SVID, cert auth for the other."""
     match settings.login:
+        case CertLogin() as login:
+            return cert_login(settings, login, fetch_certificate)
         case JwtLogin() as login:
             return jwt_login(transport, login, fetch_svid)
         case AppRoleLogin() as login:
             return approle_login(transport, login)
         case TokenFileLogin() as login:
             return token_file_login(transport, login)
+
+
+async def no_certificate() -> ClientCertificate:
+    """Say that there is no X.509-SVID: what cert auth gets from a daemon that fetches none."""
+    raise Unavailable(
+        Code.IDENTITY_UNAVAILABLE,
+        "the Workload API has given the daemon no X.509-SVID",
+        fix="see that the agent runs and that the daemon's entry exists",
+        created_nothing=True,
+    )
 
 
 def jwt_login(transport: Transport, login: JwtLogin, fetch_svid: FetchSvid) -> LogIn:
@@ -71,6 +92,37 @@ def jwt_login(transport: Transport, login: JwtLogin, fetch_svid: FetchSvid) -> L
             f"auth/{login.mount}, role {login.role}",
             "compare the role's bound subject and audience with the daemon's SVID, "
             "and the method's keys with the trust domain's",
+        )
+
+    return log_in
+
+
+def cert_login(
+    settings: VaultSettings, login: CertLogin, fetch_certificate: FetchCertificate
+) -> LogIn:
+    """
+    Log in with the X.509-SVID over mutual TLS (API: auth/cert/login).
+
+    On a connection of its own, since the SVID is another one each time. Vault binds a renewal to
+    the certificate, so there is none: a new login replaces the token at a third of its life.
+    """
+
+    async def log_in() -> Granted:
+        certificate = await fetch_certificate()
+        try:
+            async with Transport(settings, certificate) as transport:
+                door = Door(transport, None, _only(f"auth/{login.mount}/login"))
+                reply: Reply = await door.post(
+                    f"/v1/auth/{login.mount}/login", json={"name": login.role}
+                )
+        except ValueError as error:
+            raise _refused(f"auth/{login.mount}", str(error), "see what the agent gives") from None
+        return granted(
+            reply,
+            f"auth/{login.mount}, role {login.role}",
+            "compare the role's allowed_uri_sans and certificate with the daemon's X.509-SVID, "
+            "which needs a common name",
+            renewable=False,
         )
 
     return log_in
@@ -122,7 +174,8 @@ def token_file_login(transport: Transport, login: TokenFileLogin) -> LogIn:
 
 def granted(reply: Reply, where: str, fix: str, *, renewable: bool = True) -> Granted:
     """Read the answer to a login. Raises Unavailable, BackendFailed."""
-    if reply.meaning in {Meaning.REFUSED, Meaning.DENIED}:
+    refused = reply.meaning in {Meaning.REFUSED, Meaning.DENIED}
+    if refused or _NO_COMMON_NAME in (reply.errors or ()):
         raise _refused(where, printable("; ".join(reply.errors or ())), fix)
     if reply.meaning is not Meaning.DONE:
         raise failure(reply, "logging in")

@@ -45,9 +45,18 @@ def planned_objects(plan: Plan) -> Iterator[PlannedObject]:
         yield PlannedObject("token role", name, f"auth/token/roles/{name}", fields)
     if plan.auth_role is not None:
         yield _auth_role(plan.auth_role)
-    if plan.auth_role is not None and plan.auth_role.subject is not None:
+    if has_alias(plan):
         path = f"identity/entity/name/{ENTITY}"
         yield PlannedObject("entity", ENTITY, path, {"policies": [], "disabled": False})
+
+
+def has_alias(plan: Plan) -> bool:
+    """
+    Say whether the daemon's entity and alias are planned: with JWT auth, by its SPIFFE ID.
+
+    Cert auth names an alias by the certificate's common name, AppRole by the role id.
+    """
+    return plan.auth_role is not None and plan.auth_role.method == "jwt"
 
 
 def probe_object(role: DatabaseRole, connection: str) -> PlannedObject:
@@ -80,7 +89,11 @@ def _auth_role(role: AuthRole) -> PlannedObject:
         "token_explicit_max_ttl": int(role.explicit_max_ttl.total_seconds()),
         "token_type": "service",
     }
-    if role.method == "jwt":
+    kind = "certs" if role.method == "cert" else "role"
+    if role.method == "cert":
+        subjects: list[Json] = [role.subject]
+        fields["allowed_uri_sans"] = subjects
+    elif role.method == "jwt":
         fields |= {
             "role_type": "jwt",
             "bound_audiences": audiences,
@@ -89,4 +102,4 @@ def _auth_role(role: AuthRole) -> PlannedObject:
         }
     else:
         fields["bind_secret_id"] = True
-    return PlannedObject("auth role", role.name, f"auth/{role.mount}/role/{role.name}", fields)
+    return PlannedObject("auth role", role.name, f"auth/{role.mount}/{kind}/{role.name}", fields)

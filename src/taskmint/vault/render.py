@@ -13,13 +13,17 @@ from taskmint.model.scope import Json
 from taskmint.policy.database import POSTGRESQL_PROBE, USERNAME_TEMPLATE
 from taskmint.policy.plan_objects import Plan
 
-from .objects import ENTITY, PlannedObject, planned_objects
+from .objects import ENTITY, PlannedObject, has_alias, planned_objects
 
 _TERRAFORM: Final[Mapping[str, str]] = {
     "policy": "vault_policy",
     "token role": "vault_token_auth_backend_role",
     "auth role": "vault_jwt_auth_backend_role",
     "entity": "vault_identity_entity",
+}
+_AUTH_ROLES: Final[Mapping[str, str]] = {
+    "approle": "vault_approle_auth_backend_role",
+    "cert": "vault_cert_auth_backend_role",
 }
 _READ_ONLY: Final = frozenset(
     {"allowed_policies_glob", "disallowed_policies", "disallowed_policies_glob"}
@@ -76,10 +80,10 @@ def terraform(plan: Plan) -> str:
     role = plan.auth_role
     for item in planned_objects(plan):
         kind = _TERRAFORM[item.kind]
-        if role is not None and role.method == "approle" and item.kind == "auth role":
-            kind = "vault_approle_auth_backend_role"
+        if role is not None and item.kind == "auth role":
+            kind = _AUTH_ROLES.get(role.method, kind)
         resources.setdefault(kind, {})[_identifier(item.name)] = _arguments(item)
-    if role is not None and role.subject is not None:
+    if role is not None and has_alias(plan):
         mount = _identifier(role.mount)
         alias: dict[str, Json] = {
             "name": role.subject,

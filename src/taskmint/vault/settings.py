@@ -15,6 +15,14 @@ class JwtLogin:
 
 
 @dataclass(frozen=True, slots=True)
+class CertLogin:
+    """TLS certificate auth with the X.509-SVID; `role` is the certificate role's name."""
+
+    mount: str = "cert"
+    role: str = "taskmint"
+
+
+@dataclass(frozen=True, slots=True)
 class AppRoleLogin:
     """AppRole, where there is no SVID: the role id is no secret, the secret id is in a file."""
 
@@ -30,7 +38,7 @@ class TokenFileLogin:
     file: Path
 
 
-Login: TypeAlias = JwtLogin | AppRoleLogin | TokenFileLogin
+Login: TypeAlias = JwtLogin | CertLogin | AppRoleLogin | TokenFileLogin
 
 
 @dataclass(frozen=True, slots=True)
