@@ -65,7 +65,7 @@ class DelegatingAgent:
                 seen = self._changes
                 if self.refusal is not None:
                     await context.abort(self.refusal, "no")
-                yield self._answer(request.pid)
+                yield self.answer(request.pid)
                 await self._until_changed(seen)
         finally:
             await self._count(-1)
@@ -74,7 +74,8 @@ class DelegatingAgent:
         async with self._told:
             await self._told.wait_for(lambda: self._changes != seen)
 
-    def _answer(self, pid: int) -> Any:
+    def answer(self, pid: int) -> Any:
+        """What is sent about a process, its private key included."""
         message = self.messages.named("SubscribeToX509SVIDsResponse")()
         for trust_domain, path in self.entries.get(pid, []):
             svid = message.x509_svids.add()

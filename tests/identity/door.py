@@ -32,5 +32,5 @@ class Door:
 
     def close(self) -> None:
         """Close what the listener would have closed."""
-        for pidfd in self._pidfds:
-            os.close(pidfd)
+        while self._pidfds:
+            os.close(self._pidfds.pop())

@@ -128,7 +128,8 @@ def _build(
 ) -> x509.Certificate:
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, terms.name)])
-    authority_key = issuer.public_key() if issuer else key.public_key()
+    signed_with = issuer.public_key() if issuer else key.public_key()
+    authority_key = x509.SubjectKeyIdentifier.from_public_key(signed_with)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -139,8 +140,7 @@ def _build(
         .not_valid_after(now + terms.ends)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key),  # type: ignore[arg-type] # it signs
-            critical=False,
+            x509.AuthorityKeyIdentifier(authority_key.digest, None, None), critical=False
         )
     )
     if terms.authority is not None:

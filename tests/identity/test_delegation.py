@@ -114,7 +114,7 @@ async def test_the_agent_says_who_a_process_is(agent: DelegatingAgent, peer: Pee
 async def test_private_keys_are_dropped_unread(agent: DelegatingAgent, peer: Peer) -> None:
     """The agent sends them; what we keep of its message has none."""
     async with agent.serving(), grpc.aio.insecure_channel(agent.endpoint) as channel:
-        assert KEY in agent._answer(peer.pid).SerializeToString()  # noqa: SLF001 - what is sent
+        assert KEY in agent.answer(peer.pid).SerializeToString()  # what is sent
         request = agent.messages.named("SubscribeToX509SVIDsRequest")(pid=peer.pid)
         call = agent.messages.subscribe(channel)(request)
         message = await call.read()

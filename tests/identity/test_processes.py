@@ -101,7 +101,6 @@ async def test_the_watch_outlives_the_connection(door: Door, caller: Workload) -
     peer = door.accept(caller)
     with door.held.bind(peer, BindKind.PEER) as watch:
         door.close()
-        door._pidfds.clear()  # noqa: SLF001 - they are closed now
         caller.exit()
         await exit_of(watch)
 

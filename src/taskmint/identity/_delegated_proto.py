@@ -60,11 +60,12 @@ class DelegatedMessages:
     def subscribe(self, channel: grpc.aio.Channel) -> Callable[..., Any]:
         """Return SubscribeToX509SVIDs on a channel."""
         response = self.named("SubscribeToX509SVIDsResponse")
-        return channel.unary_stream(  # type: ignore[no-any-return] # grpc has no types
+        method: Callable[..., Any] = channel.unary_stream(
             _METHOD,
             request_serializer=self.named("SubscribeToX509SVIDsRequest").SerializeToString,
             response_deserializer=lambda text: _without_keys(response.FromString(text)),
         )
+        return method
 
 
 def _without_keys(message: Any) -> Any:

@@ -11,11 +11,13 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from taskmint.strict_json import Object, decode_object
+
+T = TypeVar("T")
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -54,11 +56,9 @@ def parse_jwt_bundle(jwks: bytes) -> JwtBundle:
     if len(jwks) > MAX_BYTES:
         raise ValueError(f"a JWK set has at most {MAX_BYTES} bytes")
     keys = decode_object(jwks).get("keys")
-    if not isinstance(keys, list):
-        raise ValueError("a JWK set has an array named keys")  # noqa: TRY004 - see strict_json
     authorities: dict[str, JwtAuthority] = {}
-    for jwk in keys:
-        authority = _authority(jwk)
+    for jwk in _of(list, keys, "a JWK set has an array named keys"):
+        authority = _authority(_of(dict, jwk, "a JWK is an object"))
         if authority is None:
             continue
         if authority.key_id in authorities:
@@ -67,10 +67,14 @@ def parse_jwt_bundle(jwks: bytes) -> JwtBundle:
     return MappingProxyType(authorities)
 
 
-def _authority(jwk: object) -> JwtAuthority | None:
+def _of(kind: type[T], value: object, otherwise: str) -> T:
+    if isinstance(value, kind):
+        return value
+    raise ValueError(otherwise)
+
+
+def _authority(jwk: Object) -> JwtAuthority | None:
     """Read one JWK; None for what is not meant for us."""
-    if not isinstance(jwk, dict):
-        raise ValueError("a JWK is an object")  # noqa: TRY004 - see strict_json
     kind, key_id = jwk.get("kty"), jwk.get("kid")
     if kind not in ("EC", "RSA") or jwk.get("use", "sig") not in _USES:
         return None

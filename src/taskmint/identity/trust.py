@@ -115,11 +115,12 @@ def _read_each(
     bundles: dict[str, B] = {}
     unreadable: dict[str, str] = {}
     for name, text in texts.items():
+        known_as = name
         try:
-            name = _trust_domain(name)  # noqa: PLW2901 - its canonical spelling
-            bundles[name] = parse(text)
+            known_as = _trust_domain(name)
+            bundles[known_as] = parse(text)
         except ValueError as error:
-            unreadable[name] = str(error)
+            unreadable[known_as] = str(error)
     return MappingProxyType(bundles), unreadable
 
 

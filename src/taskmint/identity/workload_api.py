@@ -290,9 +290,9 @@ def _expiry(token: str) -> datetime:
     """Read our own token's expiry; it came from the agent, so its signature is not our business."""
     claims = decode_object(decode_base64url(token.split(".")[1].encode()))
     expires_at = claims.get("exp")
-    if not isinstance(expires_at, int):
-        raise ValueError("no expiry")  # noqa: TRY004 - one kind of refusal for one kind of input
-    return datetime.fromtimestamp(expires_at, UTC)
+    if isinstance(expires_at, int):
+        return datetime.fromtimestamp(expires_at, UTC)
+    raise ValueError("no expiry")
 
 
 def _being_cancelled() -> bool:

@@ -20,6 +20,7 @@ X509Bundles: TypeAlias = Mapping[str, tuple[x509.Certificate, ...]]
 
 MAX_BYTES: Final = 1 << 20
 _SEQUENCE: Final = 0x30  # the DER tag that every certificate begins with
+_TAG_AND_LENGTH: Final = 2
 _LONG_FORM: Final = 0x80
 
 
@@ -70,9 +71,9 @@ def split_der(text: bytes) -> tuple[bytes, ...]:
         raise ValueError(f"certificates have at most {MAX_BYTES} bytes together")
     parts: list[bytes] = []
     while text:
-        if len(text) < 2 or text[0] != _SEQUENCE:  # noqa: PLR2004 - a tag and a length
+        if len(text) < _TAG_AND_LENGTH or text[0] != _SEQUENCE:
             raise ValueError("not a DER sequence")
-        length, start = text[1], 2
+        length, start = text[1], _TAG_AND_LENGTH
         if length & _LONG_FORM:
             start += length ^ _LONG_FORM
             length = int.from_bytes(text[2:start])
