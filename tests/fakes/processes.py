@@ -1,5 +1,6 @@
 """Processes that exit when the test says so."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -46,11 +47,14 @@ class FakeProcesses:
     """Holds every process that was bound."""
 
     refuse: bool = False
+    out_of_descriptors: bool = False
     watches: list[FakeWatch] = field(default_factory=list)
     gone_pids: set[int] = field(default_factory=set)
 
     def bind(self, peer: Peer, kind: BindKind) -> FakeWatch:
         """Hold the peer."""
+        if self.out_of_descriptors:
+            raise OSError(errno.EMFILE, "too many open files")
         if self.refuse:
             raise Unprocessable(Code.BIND_REFUSED, "refused")
         watch = FakeWatch(BoundProcess(kind, peer.pid, 1, 1, "boot-1"))

@@ -101,18 +101,18 @@ async def test_a_wall_clock_step_neither_ends_nor_extends_a_task() -> None:
 
 
 async def test_a_heartbeat_moves_the_next_one_and_a_fresh_svid_re_proves() -> None:
-    """Beats keep the task alive; the same SVID again does not re-prove."""
+    """Beats keep the task alive; an SVID shown before does not re-prove, nor two in turns."""
     world = World()
     world.vault.ttl = timedelta(hours=1)
     text = SHORT.replace("DEADLINE", "5m").replace("ENDS", "{heartbeat: 60s, reprove: 120s}")
     async with world.running(text) as service:
         view = await service.start(caller(), ask(), None)
-        for evidence in ("e1", "e2", "e2"):
+        for minutes in (0, 2, 1):
             world.clock.boot_offset += 50
-            await service.heartbeat(caller(evidence=evidence), view.id)
-        world.clock.boot_offset += 55  # 105 s after e2 first re-proved, 55 s after the last beat
+            await service.heartbeat(caller(issued=timedelta(minutes=minutes)), view.id)
+        world.clock.boot_offset += 55  # 105 s after the fresh one, 55 s after the last beat
         assert (await service.show(caller(), view.id, 1.2 * SECOND)).state is TaskState.ACTIVE
-        await service.heartbeat(caller(evidence="e2"), view.id)
+        await service.heartbeat(caller(issued=timedelta(minutes=2)), view.id)
         world.clock.boot_offset += 50
 
         ended = await service.show(caller(), view.id, WAIT)
@@ -217,10 +217,15 @@ async def test_p11_a_policy_that_narrows_ends_what_it_now_forbids() -> None:
         REPORT.replace("default: 5m", "default: 4m"),
         REPORT.replace("      archive:", "      elsewhere:"),
         REPORT.replace("data/archive", "data/other"),
+        REPORT.replace('path: "data/archive"', 'path: "data/archive", method: POST'),
+        REPORT.replace("heartbeat: 60s", "heartbeat: 30s"),
+        REPORT.replace("heartbeat: 60s", "heartbeat: 60s, reprove: 5m"),
+        REPORT.replace("heartbeat: 60s", "heartbeat: 60s, daemon_stop: revoke"),
+        REPORT.replace("bind: [peer, parent]", "bind: [parent]"),
     ],
 )
-async def test_p11_less_time_or_another_scope_is_narrower(narrowed: str) -> None:
-    """A shorter deadline or a changed entitlement ends the task that had more."""
+async def test_p11_less_time_another_scope_or_an_earlier_end_is_narrower(narrowed: str) -> None:
+    """A shorter deadline, a changed entitlement or a stricter end ends the task that had more."""
     world = World()
     async with world.running() as service:
         await service.start(caller(), ask(), None)
@@ -263,6 +268,23 @@ async def test_a_definition_may_ask_to_be_revoked_when_the_daemon_stops() -> Non
     async with world.running(text) as service:
         await service.start(caller(), ask(), None)
         await service.stop(revoke=False, grace=WAIT)
+
+        assert world.vault.alive == set()
+
+
+async def test_stopping_waits_for_what_begins_meanwhile() -> None:
+    """A start that is still minting at the stop is taken back within the grace."""
+    world = World()
+    world.vault.gates["mint"] = asyncio.Event()
+    async with world.running() as service:
+        request = asyncio.create_task(service.start(caller(), ask(), None))
+        await world.vault.until_called("mint")
+        stopping = asyncio.create_task(service.stop(revoke=True, grace=WAIT))
+        await asyncio.sleep(0)
+        world.vault.gates["mint"].set()
+        await stopping
+        with pytest.raises(Conflict):
+            await request
 
         assert world.vault.alive == set()
 

@@ -83,6 +83,42 @@ async def test_p8_after_a_reboot_the_wall_clock_says_what_is_left() -> None:
         assert (await service.show(caller(), task_id, WAIT)).cause is EndCause.DEADLINE
 
 
+async def test_p11_a_policy_that_narrowed_meanwhile_ends_what_it_forbids() -> None:
+    """A restart is no way around a reload."""
+    world = World()
+    task_id = await started(world)
+    gone = REPORT.replace("spiffe://example.org/job", "spiffe://example.org/else")
+    async with world.running(gone) as service:
+        ended = await service.show(caller(), task_id, WAIT)
+
+        assert ended.cause is EndCause.POLICY_NARROWED
+        assert world.vault.alive == set()
+
+
+async def test_p8_an_unreadable_task_does_not_keep_the_others_from_being_taken_up() -> None:
+    """It is left unfinished, for people; the rest is adopted."""
+    world = World()
+    broken = await started(world)
+    world.ledger.entries[0].facts["history"]["surprise"] = 1  # type: ignore[index,call-overload] # JSON
+    task_id = await started(world)
+    async with world.running() as service:
+        assert [view.id for view in service.overview()] == [task_id]
+        assert broken in {entry.task for rows in await world.ledger.unfinished() for entry in rows}
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+async def test_p8_an_incomplete_task_is_not_adopted_though_its_process_lives(kept: int) -> None:
+    """Without the row ACTIVE nobody knows what was minted; and `revoked` waits for the dead-man."""
+    world = World()
+    await started(world)
+    del world.ledger.entries[kept:]
+    async with world.running() as service:
+        assert [view.state for view in service.overview()] == [TaskState.REVOKING]
+        world.clock.wall_offset += timedelta(hours=1)  # the wall clock has no say in it
+        await service.show(caller(), service.overview()[0].id, timedelta(seconds=1.5))
+        assert [view.state for view in service.overview()] == [TaskState.REVOKING]
+
+
 @pytest.mark.parametrize("kept", [1, 2, 3])
 async def test_p8_a_crash_after_any_durable_point_of_a_start_leaves_nothing(kept: int) -> None:
     """Intent alone, accessor known, or all known but never delivered to a living process."""

@@ -53,6 +53,20 @@ async def test_a_task_whose_renewals_all_fail_ends_when_its_credentials_lapse() 
         assert ended.cause is EndCause.RENEWAL_LOST
 
 
+async def test_a_lease_that_the_server_does_not_know_ends_the_task_at_the_next_renewal() -> None:
+    """An admin revoked it: the task does not say `active` until the dead-man is over."""
+    world = World()
+    world.vault.ttl = timedelta(seconds=3)
+    async with world.running(KEPT) as service:
+        view = await service.start(caller(), ask(), None)
+        for name, thing in world.vault.things.items():
+            thing.alive = not name.startswith("database/")
+        ended = await service.show(caller(), view.id, timedelta(seconds=2.5))
+
+        assert ended.cause is EndCause.RENEWAL_LOST
+        assert "renewal lost" in world.seen.events
+
+
 def test_the_first_renewal_leaves_room_for_three_more() -> None:
     """At a third of the life, then each twelfth: at least three attempts before the end."""
     life = timedelta(seconds=60)

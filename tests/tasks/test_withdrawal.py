@@ -15,9 +15,9 @@ from tasks.world import REPORT, World, ask, caller
 WAIT = timedelta(seconds=20)
 
 
-def vouched(authority: str, evidence: str = "e1") -> Caller:
+def vouched(authority: str, issued: timedelta = timedelta()) -> Caller:
     """A caller whom this authority vouched for."""
-    return replace(caller(evidence=evidence), authority=authority)
+    return replace(caller(issued=issued), authority=authority)
 
 
 async def test_p4_only_tasks_of_the_withdrawn_authority_end() -> None:
@@ -40,7 +40,7 @@ async def test_p4_a_heartbeat_with_a_new_svid_moves_the_task_to_its_authority() 
     world = World()
     async with world.running() as service:
         task = await service.start(vouched("jwt:a#1"), ask(), None)
-        await service.heartbeat(vouched("jwt:a#2", "e2"), task.id)
+        await service.heartbeat(vouched("jwt:a#2", timedelta(minutes=1)), task.id)
 
         assert service.end_withdrawn(lambda authority: authority != "jwt:a#1") == 0
         assert service.end_withdrawn(lambda authority: authority != "jwt:a#2") == 1

@@ -23,6 +23,8 @@ from fakes.observer import Seen
 from fakes.processes import FakeProcesses
 from fakes.vault import FakeVault
 
+ISSUED = datetime.now(UTC)  # when the callers' first SVIDs were
+
 REPORT = """
 version: 1
 tasks:
@@ -61,12 +63,14 @@ def policy(text: str = REPORT) -> Policy:
     return load_policy([("policy.yaml", text.encode())], DEFAULT_CLASSES)
 
 
-def caller(path: str = "/job", *, uid: int = 1000, pid: int = 4242, evidence: str = "e1") -> Caller:
-    """A proven caller, as the identity package would build it."""
+def caller(
+    path: str = "/job", *, uid: int = 1000, pid: int = 4242, issued: timedelta = timedelta()
+) -> Caller:
+    """A proven caller, as the identity package would build it; `issued` is its SVID's time."""
     peer = Peer(pid, uid, uid, None, 1, 1, PeerProof.PIDFD)
-    until = datetime.now(UTC) + timedelta(minutes=5)
+    until = ISSUED + issued + timedelta(minutes=5)
     spiffe_id = SpiffeId("example.org", path)
-    return Caller(spiffe_id, IdentityMethod.JWT_SVID, peer, until, evidence)
+    return Caller(spiffe_id, IdentityMethod.JWT_SVID, peer, until, f"issued {issued}")
 
 
 def ask(task: str = "report", **more: object) -> RequestFacts:

@@ -61,7 +61,7 @@ def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger
 
 
 def _check(request: web.Request) -> None:
-    if request.headers.get(REQUEST_HEADER) != "true":
+    if request.headers.getall(REQUEST_HEADER, ()) != ["true"]:
         raise BadRequest(
             Code.REQUEST_HEADER_MISSING,
             f"the header {REQUEST_HEADER} is missing",

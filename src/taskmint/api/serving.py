@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager
 from socket import socket
+from typing import Final
 
 from aiohttp import http, web
 
@@ -26,6 +27,10 @@ def require_c_parser() -> None:
             "aiohttp runs without its C parser",
             fix="install aiohttp from its wheel and unset AIOHTTP_NO_EXTENSIONS",
         )
+
+
+# The listener has drained already; for aiohttp 0 would mean to wait without end.
+_AFTER_DRAIN: Final = 0.1
 
 
 class _Door:
@@ -60,7 +65,10 @@ async def serving_http(
     """
     door = _Door()
     runner = web.AppRunner(
-        application(door.serving), access_log=None, auto_decompress=False, shutdown_timeout=0
+        application(door.serving),
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=_AFTER_DRAIN,
     )
     await runner.setup()
     try:

@@ -198,7 +198,7 @@ class Running:
         self._tell(self._systemd.ready)
 
     async def _fail_on_crash(self) -> None:
-        await self._parts.crash
+        await asyncio.shield(self._parts.crash)  # a stop must not cancel what others may set
 
     async def _record(self, event: Event) -> None:
         parts = self._parts

@@ -71,6 +71,7 @@ def intent(task: Task, at: datetime, boot_id: str) -> Entry:
     facts: dict[str, Json] = {
         **_input_facts(task.given),
         "evidence": task.evidence,
+        "proven_until": instant(task.proven_until),
         "authority": task.authority,
         "scope": _scope_facts(task.scope),
         "deadline_boottime": task.deadline,
@@ -242,6 +243,7 @@ def read_back(history: Sequence[Entry]) -> Recorded:
         deadline=float(facts["deadline_boottime"]),
         expires_at=datetime.fromisoformat(facts["expires_at"]),
         evidence=str(facts["evidence"]),
+        proven_until=datetime.fromisoformat(facts["proven_until"]),
         authority=str(facts.get("authority", "")),
         idempotency=IdempotencyKey(*key) if (key := facts["idempotency"]) else None,
     )

@@ -25,11 +25,15 @@ class History:
         self._asked: defaultdict[SpiffeId, deque[_Asked]] = defaultdict(
             lambda: deque(maxlen=MOST_REMEMBERED)
         )
+        self._tidy_at = 0.0
 
     def record(
         self, identity: SpiffeId, process: tuple[int, int | None], now: float, *, granted: bool
     ) -> None:
         """Note one decided request; `process` is pid and start time."""
+        if now >= self._tidy_at:
+            self._tidy_at = now + HOUR_SECONDS / 60
+            self._forget_idle(now)
         self._asked[identity].append(_Asked(now, granted, process))
 
     def facts(self, identity: SpiffeId, now: float) -> HistoryFacts:
@@ -42,8 +46,8 @@ class History:
         grants = sum(one.granted for one in asked)
         return HistoryFacts(grants, len(asked) - grants, len({one.process for one in asked}))
 
-    def forget_idle(self, now: float) -> None:
-        """Drop identities that asked for nothing in the last hour; called now and then."""
+    def _forget_idle(self, now: float) -> None:
+        """Drop identities that asked for nothing in the last hour."""
         idle = [k for k, asked in self._asked.items() if asked[-1].at <= now - HOUR_SECONDS]
         for identity in idle:
             del self._asked[identity]

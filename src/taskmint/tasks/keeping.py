@@ -8,7 +8,7 @@ from taskmint.model.state import EndCause, TaskState
 from .ending import Ender
 from .outside import Outside
 from .owned import OwnedWork
-from .renewal import Renewer
+from .renewal import Outcome, Renewer
 from .task import Task
 from .timetable import Timetable
 
@@ -35,7 +35,8 @@ class Keeper:
 
     def hear(self, task: Task, caller: Caller) -> None:
         """
-        A heartbeat. An SVID not shown before for this task re-proves its identity.
+        A heartbeat. An SVID that is valid for longer than the last one re-proves the identity: it
+        was issued later. An old one shown again, or two in turns, prove nothing new.
 
         It also acknowledges delivery: the credentials are forgotten.
         """
@@ -43,9 +44,11 @@ class Keeper:
         now = self._outside.clock.boottime()
         if ends.heartbeat is not None:
             task.heartbeat_due = now + ends.heartbeat.total_seconds()
-        if ends.reprove is not None and caller.evidence != task.evidence:
-            task.reprove_due = now + ends.reprove.total_seconds()
-        task.evidence = caller.evidence
+        if caller.proven_until > task.proven_until:
+            task.proven_until = caller.proven_until
+            task.evidence = caller.evidence
+            if ends.reprove is not None:
+                task.reprove_due = now + ends.reprove.total_seconds()
         task.authority = caller.authority
         task.delivery = None
 
@@ -75,5 +78,6 @@ class Keeper:
         self._timetable.at(task.next_due(), task)
 
     async def _renew(self, task: Task) -> None:
-        await self._renewer.renew(task)
+        if await self._renewer.renew(task) is Outcome.LOST:
+            self._ender.end(task, EndCause.RENEWAL_LOST)
         self._timetable.at(task.next_due(), task)

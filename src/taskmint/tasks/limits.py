@@ -38,7 +38,18 @@ class Admission:
         self._live: Counter[SpiffeId] = Counter()
         self._live_by_definition: Counter[tuple[SpiffeId, str]] = Counter()
         self._total = 0
+        self._tidy_at = 0.0
         self._starts: defaultdict[tuple[SpiffeId, str], deque[float]] = defaultdict(deque)
+
+    def attempt(self, identity: SpiffeId, now: float) -> None:
+        """
+        Count one request to start, before anything is decided or written.
+
+        Raises LimitExceeded; refusals count like starts, for each costs a durable row.
+        """
+        self._tidy(now)
+        self._paced((identity, ""), self._limits.starts_per_minute_per_identity, now)
+        self._starts[identity, ""].append(now)
 
     def admit(self, identity: SpiffeId, definition: str, own: DefinitionLimits, now: float) -> None:
         """Count one more task, or raise LimitExceeded and count nothing."""
@@ -51,9 +62,7 @@ class Admission:
             own.concurrent_per_identity,
             "concurrent tasks of this identity and definition",
         )
-        self._paced((identity, ""), limits.starts_per_minute_per_identity, now)
         self._paced(pair, own.starts_per_minute, now)
-        self._starts[identity, ""].append(now)
         if own.starts_per_minute is not None:
             self._starts[pair].append(now)
         self.count(identity, definition)
@@ -70,8 +79,11 @@ class Admission:
         _lower(self._live, identity)
         _lower(self._live_by_definition, (identity, definition))
 
-    def forget_idle(self, now: float) -> None:
-        """Drop what the last minute no longer needs; called now and then."""
+    def _tidy(self, now: float) -> None:
+        """Once a minute, drop what the last minute no longer needs."""
+        if now < self._tidy_at:
+            return
+        self._tidy_at = now + MINUTE_SECONDS
         for key in [k for k, starts in self._starts.items() if not _recent(starts, now)]:
             del self._starts[key]
 

@@ -38,7 +38,7 @@ class Minter:
         Do the five steps. Raises Unavailable or BackendFailed.
 
         Afterwards, also after a failure, `task.token`, `task.held` and
-        `task.token_unanswered_since` say everything that may have to be taken back.
+        `task.unheard_since` say everything that may have to be taken back.
         """
         reach = self._failpoints.reach
         reach(Failpoint.BEFORE_INTENT)
@@ -61,7 +61,7 @@ class Minter:
             token = await self._vault.create_task_token(token_request(self._node, task))
         except (Unavailable, BackendFailed) as error:
             if not error.created_nothing:
-                task.token_unanswered_since = self._clock.boottime()
+                task.unheard_since = self._clock.boottime()
             raise
         task.guaranteed_until = asked_at + token.ttl.total_seconds()
         task.renew_at = first_renewal(token.ttl, asked_at)
@@ -79,6 +79,8 @@ class Minter:
         for item, answer in zip(task.scope.entitlements, answers, strict=True):
             if isinstance(answer, BaseException):
                 problem = problem or answer
+                if not getattr(answer, "created_nothing", False):
+                    task.unheard_since = self._clock.boottime()
                 continue
             minted[item.name] = answer
             held.append(Held(item, answer.revocable, answer.renewable, answer.user_name))

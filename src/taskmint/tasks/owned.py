@@ -22,30 +22,42 @@ class OwnedWork:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, work: Coroutine[Any, Any, T], *, expected: type[Exception] = OSError) -> None:
-        """Run `work`; an `expected` error is the caller's business, already reported by it."""
+    def start(self, work: Coroutine[Any, Any, T]) -> None:
+        """Run `work`, which handles what it expects; whatever it raises is a crash."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
-        task.add_done_callback(lambda done: self._finished(done, expected))
+        task.add_done_callback(lambda done: self._finished(done, ()))
 
     async def outliving(self, work: Coroutine[Any, Any, T], *, expected: type[Exception]) -> T:
-        """Run `work` to its end even when the awaiting request is cancelled; return its result."""
+        """
+        Run `work` to its end even when the awaiting request is cancelled; return its result.
+
+        An `expected` error is for whoever awaits; any other is a crash as well.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
-        task.add_done_callback(lambda done: self._finished(done, expected))
+        task.add_done_callback(lambda done: self._finished(done, (expected,)))
         return await asyncio.shield(task)
 
     async def drain(self, seconds: float) -> int:
-        """Wait at most `seconds` for everything to finish, cancel the rest, return how many."""
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=seconds)
+        """
+        Wait at most `seconds` for everything to finish, cancel the rest, return how many.
+
+        What begins meanwhile, such as taking back what was still being minted, is waited for too.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while self._running and (left := deadline - loop.time()) > 0:
+            await asyncio.wait(
+                set(self._running), timeout=left, return_when=asyncio.FIRST_COMPLETED
+            )
         late = set(self._running)
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
         return len(late)
 
-    def _finished(self, task: asyncio.Task[Any], expected: type[Exception]) -> None:
+    def _finished(self, task: asyncio.Task[Any], expected: tuple[type[Exception], ...]) -> None:
         self._running.discard(task)
         if task.cancelled():
             return

@@ -7,11 +7,10 @@ and alive; its deadline has not passed; heartbeat and re-proof get one interval 
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
 
 from taskmint.errors import Unavailable
 from taskmint.model.state import EndCause
-from taskmint.ports import Entry, Event
+from taskmint.ports import Entry
 
 from . import entries
 from .ending import Ender
@@ -44,17 +43,27 @@ class Recovery:
         adopted: list[Task] = []
         taken_back = 0
         for history in await self._outside.ledger.unfinished():
-            if history[0].event is not Event.INTENT:
-                continue  # a failed start whose intent was never written
-            recorded = entries.read_back(history)
+            recorded = self._read(history)
+            if recorded is None:
+                continue
             if self._may_live(recorded):
                 self._adopt(recorded.task)
                 adopted.append(recorded.task)
             else:
-                self._take_back(recorded, history)
+                self._take_back(recorded)
                 taken_back += 1
         self._outside.log.info("recovered", adopted=len(adopted), taken_back=taken_back)
         await asyncio.gather(*(self._record_adoption(task) for task in adopted))
+
+    def _read(self, history: Sequence[Entry]) -> Recorded | None:
+        """One task that cannot be read must not keep the others from being taken up."""
+        try:
+            return entries.read_back(history)
+        except (KeyError, TypeError, ValueError) as error:
+            self._outside.log.error(  # noqa: TRY400 - the row may hold what a traceback would show
+                "task_unreadable", task=history[0].task, error=type(error).__name__
+            )
+            return None
 
     def _may_live(self, recorded: Recorded) -> bool:
         task = recorded.task
@@ -63,7 +72,7 @@ class Recovery:
             return False
         if recorded.boot_id != self._settings.boot_id:
             # Boot-clock times of another boot mean nothing here; the wall clock has to do.
-            left = task.expires_at - self._outside.clock.utcnow()
+            left = min(task.expires_at - self._outside.clock.utcnow(), task.scope.lifetime)
             task.started = now
             task.deadline = now + left.total_seconds()
         if task.deadline <= now:
@@ -92,15 +101,14 @@ class Recovery:
         except Unavailable as error:
             self._outside.log.warning("adoption_not_recorded", task=task.id, code=error.code)
 
-    def _take_back(self, recorded: Recorded, history: Sequence[Entry]) -> None:
+    def _take_back(self, recorded: Recorded) -> None:
         task = recorded.task
         now = self._outside.clock.boottime()
         self._register.admission.count(task.owner.spiffe_id, task.scope.definition)
         self._register.add(task)
-        if task.token is None:
-            # The intent is all there is: a token may have been made just before the crash.
-            age = max(self._outside.clock.utcnow() - history[-1].at, timedelta())
-            task.token_unanswered_since = now - age.total_seconds()
+        if not recorded.complete:
+            # A token or a lease may have been made just before the crash, without a row.
+            task.unheard_since = now
         task.cause = task.cause or EndCause.NOT_RECOVERED
         task.ended = now
         self._ender.begin_taking_back(task)

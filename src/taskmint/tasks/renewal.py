@@ -8,9 +8,10 @@ First at a third of the life, retried at a twelfth of it, always to the dead-man
 import asyncio
 import random
 from datetime import timedelta
+from enum import Enum, auto
 from typing import Final
 
-from taskmint.errors import BackendFailed, Unavailable
+from taskmint.errors import BackendFailed, TaskmintError, Unavailable
 from taskmint.model.state import TaskState
 from taskmint.ports import Revocable
 
@@ -31,6 +32,14 @@ def retry(dead_man: timedelta, now: float) -> float:
     return now + dead_man.total_seconds() / 12
 
 
+class Outcome(Enum):
+    """What a renewal came to."""
+
+    OK = auto()
+    FAILED = auto()  # to be tried again
+    LOST = auto()  # the server knows no such token or lease any more
+
+
 class Renewer:
     """Renews one task at a time per call, a bounded number of calls side by side."""
 
@@ -41,31 +50,47 @@ class Renewer:
         self._log = outside.log
         self._slots = asyncio.Semaphore(PARALLEL_RENEWALS)
 
-    async def renew(self, task: Task) -> bool:
+    async def renew(self, task: Task) -> Outcome:
         """
-        Renew token and leases; set `guaranteed_until` and `renew_at`. False when it failed.
+        Renew token and leases; set `guaranteed_until` and `renew_at`.
 
         What Vault grants counts from before the call, so that the guarantee never says too much.
         """
         async with self._slots:
             if task.state is not TaskState.ACTIVE:
-                return True
+                return Outcome.OK
             asked_at = self._clock.boottime()
-            try:
-                left = await asyncio.gather(*(self._one(task, item) for item in _handles(task)))
-            except (Unavailable, BackendFailed) as error:
-                self._observer.renewal("failed")
-                self._log.warning("renewal_failed", task=task.id, code=error.code)
-                task.renew_at = retry(task.scope.dead_man, self._clock.boottime())
-                return False
+            # Each of them is asked for by itself: none that fails keeps the others from renewal.
+            lives = await asyncio.gather(*(self._one(task, item) for item in _handles(task)))
+        if None in lives:
+            self._observer.renewal("lost")
+            return Outcome.LOST
+        if timedelta() in lives:
+            self._observer.renewal("failed")
+            task.renew_at = retry(task.scope.dead_man, self._clock.boottime())
+            return Outcome.FAILED
         self._observer.renewal("ok")
-        life = min(left, default=task.scope.dead_man)
+        life = min((one for one in lives if one is not None), default=task.scope.dead_man)
         task.guaranteed_until = asked_at + life.total_seconds()
         task.renew_at = first_renewal(min(life, task.scope.dead_man), asked_at)
-        return True
+        return Outcome.OK
 
-    async def _one(self, task: Task, revocable: Revocable) -> timedelta:
-        return await self._vault.renew(revocable, task.scope.dead_man)
+    async def _one(self, task: Task, revocable: Revocable) -> timedelta | None:
+        """The life it has now; nothing when that is not known; None when it is gone."""
+        try:
+            return await self._vault.renew(revocable, task.scope.dead_man)
+        except (Unavailable, BackendFailed) as error:
+            self._log.warning("renewal_failed", task=task.id, code=error.code)
+            return None if await self._is_gone(error, revocable) else timedelta()
+
+    async def _is_gone(self, error: TaskmintError, revocable: Revocable) -> bool:
+        """A failure of the backend may mean that there is nothing to renew any more: look."""
+        if not isinstance(error, BackendFailed):
+            return False
+        try:
+            return await self._vault.is_gone(revocable)
+        except (Unavailable, BackendFailed):
+            return False
 
 
 def _handles(task: Task) -> list[Revocable]:

@@ -22,9 +22,9 @@ from .tokens import token_request
 
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 30.0
-# A token whose creation was never answered has no accessor. No one renews it, so the server ends
-# it one dead-man interval after it was made; this much is allowed for the request's own flight.
-UNANSWERED_MARGIN: Final = timedelta(seconds=5)
+# What was made without our hearing of it is renewed by nobody, so the server ends it one dead-man
+# interval later, and the database refuses its login at lease TTL + 5 s (VALID UNTIL).
+UNHEARD_MARGIN: Final = timedelta(seconds=5)
 
 
 class Revoker:
@@ -44,14 +44,15 @@ class Revoker:
         1. every lease and every handed-out token: revoke synchronously, then look it up;
         2. where `sessions` is promised: probe until no open session is counted;
         3. the task token, which takes along whatever was minted without our hearing of it;
-        4. no accessor known: wait until the server has ended the token by itself.
+        4. a creating call went without an answer: revoking the token only queues what it owns,
+           and without an id nothing can be looked up, so wait until the server's clocks end it.
         """
         await asyncio.gather(*(self._take_back_item(task, held) for held in task.held))
         self._failpoints.reach(Failpoint.AFTER_REVOKE_LEASE)
         if task.token is not None:
             await self._until_gone(task, task.token)
-        elif task.token_unanswered_since is not None:
-            await self._outwait(task, task.token_unanswered_since)
+        if task.unheard_since is not None:
+            await self._outwait(task, task.unheard_since)
         self._failpoints.reach(Failpoint.AFTER_REVOKE_TOKEN)
 
     async def _take_back_item(self, task: Task, held: Held) -> None:
@@ -102,6 +103,6 @@ class Revoker:
             pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     async def _outwait(self, task: Task, since: float) -> None:
-        lapses = since + (task.scope.dead_man + UNANSWERED_MARGIN).total_seconds()
+        lapses = since + (task.scope.dead_man + UNHEARD_MARGIN).total_seconds()
         while (left := lapses - self._clock.boottime()) > 0:  # noqa: ASYNC110 - waits for a clock
             await asyncio.sleep(min(left, 1.0))

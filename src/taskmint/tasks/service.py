@@ -10,7 +10,7 @@ from typing import Final, Self
 
 from taskmint.errors import Code, Conflict, NotFound, TaskmintError, Unavailable
 from taskmint.model.caller import Caller
-from taskmint.model.scope import Denial, RequestFacts, Scope
+from taskmint.model.scope import Denial, Ends, RequestFacts, Scope
 from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import parse_task_id
 from taskmint.policy.decide import decide
@@ -168,6 +168,8 @@ class TaskService:
             await self._recovery.run()
         finally:
             self._recovered.put_up()
+        # What was taken up was decided by the policy and the authorities of before the restart.
+        self.adopt_policy(self._policy)
         self.end_withdrawn(self._stands)
 
     async def stop(self, *, revoke: bool, grace: timedelta) -> None:
@@ -251,7 +253,25 @@ class TaskService:
 
 
 def _narrows(new: Scope, old: Scope) -> bool:
-    """Whether `new` lacks something that `old` gave."""
-    kept = {(item.name, item.mount, item.path) for item in new.entitlements}
-    had = {(item.name, item.mount, item.path) for item in old.entitlements}
-    return not had <= kept or new.token_policy != old.token_policy or new.lifetime < old.lifetime
+    """Whether `new` lacks something that `old` gave, or ends sooner."""
+    return (
+        any(item not in new.entitlements for item in old.entitlements)
+        or new.token_policy != old.token_policy
+        or new.lifetime < old.lifetime
+        or new.dead_man < old.dead_man
+        or _ends_sooner(new.ends, old.ends)
+    )
+
+
+def _ends_sooner(new: Ends, old: Ends) -> bool:
+    return (
+        _shorter(new.heartbeat, old.heartbeat)
+        or _shorter(new.reprove, old.reprove)
+        or (new.connection and not old.connection)
+        or (bool(new.bind) and not (old.bind and set(old.bind) <= set(new.bind)))
+        or (new.daemon_stop == "revoke" and old.daemon_stop == "keep")
+    )
+
+
+def _shorter(new: timedelta | None, old: timedelta | None) -> bool:
+    return new is not None and (old is None or new < old)

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from datetime import timedelta
 
 from taskmint.errors import (
     BackendFailed,
@@ -57,9 +58,11 @@ class Starter:
         """
         Decide, bind and admit; the task that comes back is counted, known, and not yet minted.
 
-        Raises Denied, Unprocessable, LimitExceeded; each is in the ledger before it is raised.
+        Raises Denied, Unprocessable, LimitExceeded; each is in the ledger before it is raised, but
+        for asking too often: that must not fill the disk.
         """
         now = self._outside.clock.boottime()
+        self._register.admission.attempt(caller.spiffe_id, now)
         given = DecisionInput(
             CallerFacts(caller.spiffe_id, caller.peer.uid, caller.method),
             request,
@@ -75,7 +78,7 @@ class Starter:
             self._admit(policy, caller, decision, now)
             try:
                 watch = self._bind(caller, request, decision)
-            except Unprocessable:
+            except BaseException:
                 self._register.admission.leave(caller.spiffe_id, decision.definition)
                 raise
         except (Unprocessable, LimitExceeded) as error:
@@ -93,6 +96,7 @@ class Starter:
             expires_at=given.now + decision.lifetime,
             watch=watch,
             evidence=caller.evidence,
+            proven_until=caller.proven_until,
             authority=caller.authority,
             idempotency=key,
         )
@@ -112,6 +116,8 @@ class Starter:
         except (Unavailable, BackendFailed) as error:
             self._failed(task, error)
             raise
+        if self._outside.clock.boottime() >= task.deadline:
+            self._ender.end(task, EndCause.DEADLINE)
         if task.cause is not None:
             self._ender.begin_taking_back(task)
             raise Conflict(
@@ -136,7 +142,14 @@ class Starter:
         if not scope.ends.bind:
             return None
         kind = request.bind or scope.ends.bind[0]
-        return self._outside.processes.bind(caller.peer, kind)
+        try:
+            return self._outside.processes.bind(caller.peer, kind)
+        except OSError as error:  # out of descriptors: each bound process costs one
+            raise LimitExceeded(
+                f"the process cannot be watched: {error.strerror}",
+                retry_after=timedelta(seconds=1),
+                fix="end a task first, or raise LimitNOFILE of the daemon",
+            ) from error
 
     async def _refuse(
         self, caller: Caller, given: DecisionInput, denial: Denial, now: float
@@ -154,7 +167,7 @@ class Starter:
         self._outside.observer.refused(error.code)
         self._outside.log.warning("start_failed", task=task.id, code=error.code)
         self._register.release_key(task)
-        if task.token is not None or task.token_unanswered_since is not None:
+        if task.token is not None or task.unheard_since is not None:
             task.cause = task.cause or EndCause.START_FAILED
             task.ended = task.ended or self._outside.clock.boottime()
             self._ender.begin_taking_back(task)

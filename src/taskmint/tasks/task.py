@@ -62,6 +62,7 @@ class Task:
     started: float
     deadline: float
     expires_at: datetime
+    proven_until: datetime  # the latest expiry of an SVID shown for this task
     state: TaskState = TaskState.MINTING
     token: Revocable | None = None
     held: tuple[Held, ...] = ()
@@ -80,8 +81,9 @@ class Task:
     disabled: int = 0
     attempts_failed: int = 0
     last_problem: str = ""
-    # When a token was asked for and no answer came: it may exist, and nobody knows its accessor.
-    token_unanswered_since: float | None = None
+    # When the last creating call went without a clear answer: a token without a known accessor,
+    # or a lease without a known id, may exist, and only the server's own clocks bound it.
+    unheard_since: float | None = None
     settled: Flag = field(default_factory=Flag)  # the start is over, one way or the other
     finished: Flag = field(default_factory=Flag)  # nothing more will happen
 
