@@ -10,7 +10,7 @@ from taskmint.model.scope import Json, ProofLevel
 from taskmint.policy.database import POSTGRESQL_CREATION, POSTGRESQL_REVOCATION, USERNAME_TEMPLATE
 from taskmint.policy.plan_objects import Plan
 from taskmint.vault.changes import changes
-from taskmint.vault.findings import findings
+from taskmint.vault.findings import findings, notes
 from taskmint.vault.live import Live
 from taskmint.vault.objects import planned_objects, probe_object
 from vault.ground import DAEMON, POLICY, plan_from
@@ -49,6 +49,7 @@ def in_place() -> Live:
         connections={("warehouse", "orders"): CONNECTION},
         policy_names=frozenset(PLAN.policies) | {"reader", "default"},
         token_role_names=frozenset(PLAN.token_roles),
+        others={},
     )
 
 
@@ -86,6 +87,7 @@ def test_an_empty_server_gets_everything_in_order() -> None:
         connections={},
         policy_names=frozenset(),
         token_role_names=frozenset(),
+        others={},
     )
     made = changes(PLAN, empty, prune=False)
     kinds = [change.kind for change in made]
@@ -206,3 +208,30 @@ def test_vaults_own_revocation_is_no_finding_where_only_the_lease_is_promised() 
     assert [line for line in found(bare, plan) if "revocation" in line] == []
     assert {role.proof for role in plan.database_roles} == {ProofLevel.LEASE}
     assert {role.deadline_max for role in plan.database_roles} == {timedelta(minutes=30)}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "reaches"),
+    [
+        ("*", True),
+        ("warehouse/*", True),
+        ("warehouse/creds/orders-ro-eu", True),
+        ("warehouse/creds/orders-*", True),
+        ("warehouse/+/orders-ro-eu", True),
+        ("+/creds/+", True),
+        ("+/+/orders*", True),
+        ("warehouse/creds/+/x", False),
+        ("warehouse/creds", False),
+        ("warehouse/roles/*", False),
+        ("ware", False),
+        ("warehouse.creds/orders-ro-eu", False),
+    ],
+)
+def test_other_policies_that_reach_what_the_plan_mints(pattern: str, *, reaches: bool) -> None:
+    """Noted by name and path; whoever has such a policy needs no task."""
+    text = f'# ops\npath "{pattern}" {{\n  capabilities = ["read"]\n}}\n'
+    held = replace(in_place(), others={"ops": text})
+    found_notes = list(notes(PLAN, held))
+    assert found(held) == []
+    assert len(found_notes) == (1 if reaches else 0)
+    assert all(note.startswith("policy ops reaches ") for note in found_notes)

@@ -197,7 +197,6 @@ async def test_another_token_than_asked_for_is_taken_back(
         (errors(403, PERMISSION_DENIED), True),
         (errors(404, "no handler for route"), True),
         (errors(405, "unsupported operation"), True),
-        (errors(412, "required index state not present"), True),
         (errors(429, "request path: rate limit quota exceeded"), True),
         (errors(472), True),
         (errors(473), True),
@@ -221,6 +220,21 @@ async def test_a_failed_mint_says_whether_anything_was_made(
     assert isinstance(failed.value, BackendFailed | Unavailable)
     assert failed.value.created_nothing is nothing
     assert server.count(CREDS) == 1
+
+
+async def test_a_node_that_is_behind_is_asked_again(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken
+) -> None:
+    """N23: 412, 412, 200 gives one lease; the state that an answer names goes along."""
+    behind = [answering(errors(412, "required index state not present")) for _ in range(2)]
+    server.faults += [(CREDS, fault) for fault in behind]
+    named = web.json_response({}, headers={"X-Vault-Index": "state-7"})
+    server.faults.append(("auth/token/lookup-accessor", answering(named)))
+    assert not await client.is_gone(token.revocable)
+    minted = await client.mint(token, WAREHOUSE)
+    assert minted.revocable is not None
+    assert server.count(CREDS) == 3
+    assert [headers.get("X-Vault-Index") for headers in server.headers[-3:]] == ["state-7"] * 3
 
 
 async def test_a_redirect_is_not_followed(server: FakeVaultServer, client: VaultClient) -> None:

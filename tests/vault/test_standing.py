@@ -40,7 +40,7 @@ TOKEN = FoundToken(
     created=AGO,
 )
 NOTHING = Found((), {}, frozenset(), frozenset({"taskmint-daemon"}))
-LIVE = Live({}, {}, {}, {}, {}, frozenset(PLAN.policies), frozenset(PLAN.token_roles))
+LIVE = Live({}, {}, {}, {}, {}, frozenset(PLAN.policies), frozenset(PLAN.token_roles), {})
 
 
 def report(found: Found, here: LiveTasks | None = None, live: Live = LIVE) -> list[Leftover]:

@@ -14,7 +14,7 @@ from taskmint.policy.database import (
 )
 from taskmint.vault.apply import admin_door, write
 from taskmint.vault.changes import Change, changes
-from taskmint.vault.findings import findings
+from taskmint.vault.findings import findings, notes
 from taskmint.vault.live import read_live
 from taskmint.vault.render import hcl, plain_json, terraform
 
@@ -110,6 +110,8 @@ async def _check(target: Target) -> int:
     lacking = changes(plan, live, prune=False)
     for change in lacking:
         _show(change)
+    for note in notes(plan, live):
+        click.echo(f"note: {note}", err=True)
     if problems or lacking:
         return EXIT_FINDING
     click.echo(f"Vault holds exactly the plan {plan.digest}.")

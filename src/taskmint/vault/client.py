@@ -1,8 +1,9 @@
 """
 The port to Vault: every call checked against the plan, sent once, bounded, and read with distrust.
 
-Creating calls are never repeated here, except after a 403 that proves the daemon's own token dead:
-that one created nothing. Task tokens are used for minting and for nothing else.
+Creating calls are never repeated here, except where the answer proves that nothing was created: a
+403 because the daemon's own token is dead, a 412 of a node that is behind. Task tokens are used
+for minting and for nothing else.
 """
 
 import asyncio
@@ -47,6 +48,7 @@ Call: TypeAlias = Callable[[Door], Awaitable[Reply]]
 _TOKENS: Final = "auth/token"
 _FIRST_LOOK_SECONDS: Final = 5.0
 _RETIRED_PLANS: Final = 8
+_CATCH_UP_SECONDS: Final = (0.05, 0.1, 0.2)
 _MOUNT_FAILED: Final = frozenset(
     {Meaning.FAILED, Meaning.STRANGE, Meaning.SEALED, Meaning.STANDBY, Meaning.MOVED}
 )
@@ -261,7 +263,7 @@ class VaultClient:
         """Make a call that makes something, unless its mount is being spared."""
         self._breaker.admit(mount)
         try:
-            reply = await self._bulkhead.through(mount, Purpose.MAKE, call)
+            reply = await self._bulkhead.through(mount, Purpose.MAKE, partial(_caught_up, call))
         except Unavailable:
             self._breaker.failed(mount)
             raise
@@ -274,10 +276,12 @@ class VaultClient:
     async def _own(self, mount: str, purpose: Purpose, call: Call) -> Reply:
         """Make a call with the daemon's own token; once more when that token proves dead."""
         door = await self._session.door()
-        reply = await self._bulkhead.through(mount, purpose, lambda: call(door))
+        reply = await self._bulkhead.through(
+            mount, purpose, partial(_caught_up, partial(call, door))
+        )
         if reply.meaning is Meaning.DENIED and await self._session.replaced(door):
             fresh = await self._session.door()
-            reply = await self._bulkhead.through(mount, purpose, lambda: call(fresh))
+            reply = await self._bulkhead.through(mount, purpose, partial(call, fresh))
         return reply
 
     async def _forget(self, revocable: Revocable) -> None:
@@ -303,3 +307,13 @@ class VaultClient:
             return _TOKENS
         fitting = (mount for mount in self._plan.mounts if revocable.id.startswith(f"{mount}/"))
         return max(fitting, key=len, default=revocable.id.partition("/")[0])
+
+
+async def _caught_up(call: Callable[[], Awaitable[Reply]]) -> Reply:
+    """Ask again, a few times, a node that is behind (412): it did nothing, and will catch up."""
+    for pause in _CATCH_UP_SECONDS:
+        reply = await call()
+        if reply.meaning is not Meaning.BEHIND:
+            return reply
+        await asyncio.sleep(pause)
+    return await call()

@@ -5,6 +5,7 @@ What gives more than the plan, by line; what is missing and not ours to write; a
 role breaks a promise: its clocks (P6), what a task could leave behind, how it is revoked (P5).
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
@@ -18,6 +19,7 @@ from .live import Fields, Live
 from .objects import planned_objects
 from .rights import wider_rules
 
+_PATH: Final = re.compile(r'^\s*path\s+"([^"\n]{1,512})"', re.MULTILINE)
 _SYSTEM_MAX_TTL: Final = 32 * 24 * 3600  # Vault's own default, 768 h
 
 
@@ -31,6 +33,32 @@ def findings(plan: Plan, live: Live) -> Iterator[str]:
         if (role.mount, role.name) in live.database_roles:
             for problem in _database_findings(role, live):
                 yield f"database role {role.mount}/{role.name}: {problem}"
+
+
+def notes(plan: Plan, live: Live) -> Iterator[str]:
+    """
+    Yield which other policies reach a path that the plan mints at: whoever has one needs no task.
+
+    No finding, since an administrator's policy reaches everything.
+    """
+    minting = sorted(
+        {rule.path for name, policy in plan.policies.items() for rule in policy.rules}
+        - {rule.path for name in plan.daemon_policies for rule in plan.policies[name].rules}
+    )
+    for name in sorted(live.others):
+        for pattern in _PATH.findall(live.others[name]):
+            reached = [path for path in minting if _reaches(pattern, path)]
+            if reached:
+                yield f"policy {name} reaches {reached[0]} as well, by path {pattern!a}"
+                break
+
+
+def _reaches(pattern: str, path: str) -> bool:
+    """Match as Vault does: `+` is one segment, a final `*` any ending."""
+    ending = ".*" if pattern.endswith("*") else ""
+    segments = pattern.removesuffix("*").split("/")
+    expression = "/".join("[^/]+" if part == "+" else re.escape(part) for part in segments)
+    return re.fullmatch(expression + ending, path) is not None
 
 
 def _wider(plan: Plan, live: Live) -> Iterator[str]:

@@ -31,6 +31,7 @@ class Live:
 
     `mounts` and `auth_mounts` map each path, without its last slash, to what Vault says of it.
     `policy_names` are all there are, lower-case; `token_role_names` those that bear our name.
+    `others` are the texts of the policies that are not in the plan.
     """
 
     objects: Mapping[str, Fields | None]
@@ -40,6 +41,7 @@ class Live:
     connections: Mapping[tuple[str, str], Fields | None]
     policy_names: frozenset[str]
     token_role_names: frozenset[str]
+    others: Mapping[str, str]
 
 
 async def read_live(door: Door, plan: Plan) -> Live:
@@ -53,16 +55,26 @@ async def read_live(door: Door, plan: Plan) -> Live:
     used = {(key[0], str(data.get("db_name"))) for key, data in roles.items() if data is not None}
     probes = [f"{role.mount}/roles/{role.probe}" for role in wanted if role.probe]
     paths = [item.path for item in planned_objects(plan)] + probes
+    policy_names = await read_names(door, "sys/policies/acl")
+    planned = {name.lower() for name in plan.policies}
+    others = await _read_many(
+        door, (f"sys/policies/acl/{name}" for name in sorted(policy_names - planned - {"root"}))
+    )
     return Live(
         objects=await _read_many(door, paths),
         mounts=mounts,
         auth_mounts=_by_path(await _read(door, "sys/auth")),
         database_roles=roles,
         connections=await _read_pairs(door, sorted(used), "config"),
-        policy_names=await read_names(door, "sys/policies/acl"),
+        policy_names=policy_names,
         token_role_names=frozenset(
             name for name in await read_names(door, "auth/token/roles") if name.startswith(OURS)
         ),
+        others={
+            path.rpartition("/")[2]: str(data.get("policy"))
+            for path, data in others.items()
+            if data is not None
+        },
     )
 
 
