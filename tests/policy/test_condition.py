@@ -169,6 +169,13 @@ def test_what_is_no_condition_is_refused_at_load(text: str, problem: str, fix: s
     assert caught.value.fix.startswith(fix)
 
 
+def test_the_longest_text_compiles() -> None:
+    """The bound is what may still be written."""
+    text = "caller.uid == 1000"
+
+    assert compiled(text.ljust(MAX_TEXT)).outcome(FACTS) is Outcome.HOLDS
+
+
 def test_equal_texts_are_compiled_once() -> None:
     """Whatever other names a definition has; a name of another type is another condition."""
     compiler = Compiler()

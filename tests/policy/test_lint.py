@@ -93,6 +93,14 @@ def test_what_is_fine_is_left_alone(text: str) -> None:
     assert lints(text) == []
 
 
+def test_a_definition_without_enums_is_linted_as_well() -> None:
+    """It has one combination; only what holds a wildcard is told."""
+    text = REPORT.replace("{region: {enum: [eu, us]}}", "{}")
+
+    assert lints(text.replace("ro-{region}", "all")) == []
+    assert len(lints(text.replace("ro-{region}", "{job}"))) == 1
+
+
 def test_shadows_are_linted_as_well() -> None:
     """They are written to become real."""
     text = with_line("dead_man: 2m").replace("report:", "report.shadow:\n    shadow: true")

@@ -98,6 +98,7 @@ def test_a_long_enum_is_not_recited() -> None:
 
 def test_the_largest_integer_is_what_json_carries() -> None:
     """2^53-1, as text as well."""
+    assert MAX_INTEGER == 9_007_199_254_740_991
     largest = IntegerParameter("p", 0, MAX_INTEGER)
 
     assert largest.accept(str(MAX_INTEGER)) == MAX_INTEGER

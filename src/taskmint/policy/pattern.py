@@ -16,7 +16,6 @@ from taskmint.model.spiffe import MAX_BYTES, SpiffeId
 
 ONE: Final = "*"
 REST: Final = "**"
-MAX_CAPTURE: Final = 64
 
 _CAPTURE = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}", re.ASCII)
 _CAPTURED = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
