@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(120)]
 
 UP = (sys.executable, "-m", "taskmint", "dev", "up")
 DEBIAN = Path("/usr/bin/python3")
-OTHER_UID = 4243
+OTHER_UID = 33  # www-data, whom every Debian has: initdb asks for the name of its user
 
 
 class Running:
