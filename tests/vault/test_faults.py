@@ -484,6 +484,27 @@ async def test_hostile_names_never_build_a_url(
     assert len(server.seen) == before
 
 
+@pytest.mark.parametrize(
+    "lease",
+    ["secret/data/other/1", "sys/leases/x", "warehouse2/creds/orders-ro-eu/1", "../warehouse/x"],
+)
+async def test_p3_the_daemons_own_requests_stay_within_the_plan_too(
+    server: FakeVaultServer, client: VaultClient, lease: str
+) -> None:
+    """P3: a lease that is none of our mounts' is neither renewed, revoked nor looked up."""
+    before = len(server.seen)
+    foreign = Revocable(RevocableKind.LEASE, lease)
+    for call in (
+        client.revoke(foreign),
+        client.is_gone(foreign),
+        client.renew(foreign, timedelta(seconds=10)),
+    ):
+        with pytest.raises(BackendFailed) as refused:
+            await call
+        assert refused.value.code is Code.INTERNAL_ERROR
+    assert len(server.seen) == before
+
+
 async def test_every_request_bears_the_guard_and_one_token(
     server: FakeVaultServer, client: VaultClient, token: TaskToken
 ) -> None:
