@@ -45,6 +45,7 @@ class Code(StrEnum):
     # 409
     TASK_ENDED = "task_ended"
     IDEMPOTENCY_MISMATCH = "idempotency_mismatch"
+    TASK_CHANGING = "task_changing"
     CREDENTIALS_NOT_RETAINED = "credentials_not_retained"
     # 422
     PARAMETER_INVALID = "parameter_invalid"

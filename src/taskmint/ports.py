@@ -71,19 +71,34 @@ class BoundProcess:
     boot_id: str
 
 
-class ProcessWatch(Protocol):
-    """A held pidfd."""
+@dataclass(frozen=True, slots=True)
+class BoundUnit:
+    """
+    A control group a task is bound to: it ends when the last process in or below it has ended.
 
-    process: BoundProcess
+    `path` is as in /proc/PID/cgroup; `id` is its directory's inode, which names it within a boot.
+    """
+
+    path: str
+    id: int
+    boot_id: str
+
+
+class ProcessWatch(Protocol):
+    """A held process, or a held unit."""
+
+    @property
+    def process(self) -> BoundProcess | BoundUnit:
+        """What is held, as it is recorded."""
 
     def exited(self) -> bool:
-        """Whether the process has exited (polls the pidfd)."""
+        """Whether the process has exited, or the unit is empty; asks the kernel."""
 
     def on_exit(self, callback: Callable[[], None]) -> None:
-        """Call back once, on the loop, when the process exits; at once when it already has."""
+        """Call back once, on the loop, when that happens; soon when it already has."""
 
     def close(self) -> None:
-        """Stop watching and close the pidfd."""
+        """Stop watching and let go."""
 
 
 class Processes(Protocol):
@@ -92,8 +107,8 @@ class Processes(Protocol):
     def bind(self, peer: Peer, kind: BindKind) -> ProcessWatch:
         """Hold what `kind` means for this peer. Raises Unprocessable(bind_refused)."""
 
-    def reopen(self, process: BoundProcess) -> ProcessWatch | None:
-        """Hold a recorded process again, or None when it is not provably the same one, alive."""
+    def reopen(self, process: BoundProcess | BoundUnit) -> ProcessWatch | None:
+        """Hold what was recorded again, or None when it is not provably the same one, alive."""
 
 
 # --- Vault ---------------------------------------------------------------------------------
@@ -217,6 +232,13 @@ class Event(StrEnum):
     ENDING = "ending"
     REVOKED = "revoked"
     ADOPTED = "adopted"
+    REVISION_DENIED = "revision_denied"
+    REVISION_INTENT = "revision_intent"
+    REVISION_ACCESSOR = "revision_accessor"
+    REVISION_ACTIVE = "revision_active"
+    REVISION_FAILED = "revision_failed"
+    REVISION_ENDING = "revision_ending"
+    REVISION_REVOKED = "revision_revoked"
     RETENTION = "retention"  # old rows were removed; this one vouches for them
 
 

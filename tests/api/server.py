@@ -83,7 +83,7 @@ async def admin_socket(
 
     async with world.running() as service:
         api = AdminApi(
-            service=service,
+            operators=service.operators,
             roles=roles,
             components={"vault": world.vault.ready},
             reload=reload,

@@ -48,6 +48,8 @@ async def test_status_names_every_component_and_its_reason(tmp_path: Path) -> No
         ("GET", "/v1/admin/tasks"),
         ("GET", "/metrics"),
         ("POST", "/v1/admin/tasks/tm_00000000000000000000000000/end"),
+        ("POST", "/v1/admin/revoke"),
+        ("GET", "/v1/admin/revoke/1"),
         ("POST", "/v1/admin/reload"),
     ],
 )

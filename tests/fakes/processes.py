@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from taskmint.errors import Code, Unprocessable
 from taskmint.model.peer import Peer
 from taskmint.model.scope import BindKind
-from taskmint.ports import BoundProcess
+from taskmint.ports import BoundProcess, BoundUnit
 
 
 @dataclass
 class FakeWatch:
     """A pidfd that becomes readable on `exit`."""
 
-    process: BoundProcess
+    process: BoundProcess | BoundUnit
     gone: bool = False
     closed: bool = False
     callbacks: list[Callable[[], None]] = field(default_factory=list)
@@ -57,13 +57,17 @@ class FakeProcesses:
             raise OSError(errno.EMFILE, "too many open files")
         if self.refuse:
             raise Unprocessable(Code.BIND_REFUSED, "refused")
-        watch = FakeWatch(BoundProcess(kind, peer.pid, 1, 1, "boot-1"))
+        bound: BoundProcess | BoundUnit = BoundProcess(kind, peer.pid, 1, 1, "boot-1")
+        if kind is BindKind.UNIT:
+            bound = BoundUnit("/a.service", peer.pid, "boot-1")
+        watch = FakeWatch(bound)
         self.watches.append(watch)
         return watch
 
-    def reopen(self, process: BoundProcess) -> FakeWatch | None:
-        """Hold it again unless it is gone."""
-        if process.pid in self.gone_pids:
+    def reopen(self, process: BoundProcess | BoundUnit) -> FakeWatch | None:
+        """Hold it again unless it is gone; a fake unit's id is its peer's pid."""
+        pid = process.id if isinstance(process, BoundUnit) else process.pid
+        if pid in self.gone_pids:
             return None
         watch = FakeWatch(process)
         self.watches.append(watch)

@@ -46,6 +46,7 @@ class FakeVault:
     lost: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
+    accessors: list[str] = field(default_factory=list)
     requests: list[TokenRequest] = field(default_factory=list)
     things: dict[str, _Thing] = field(default_factory=dict)
     quiet: asyncio.Event = field(default_factory=asyncio.Event)  # nothing is alive any more
@@ -63,6 +64,7 @@ class FakeVault:
         accessor = f"accessor-{next(self.numbers)}"
         self.things[accessor] = _Thing(None)
         self.requests.append(request)
+        self.accessors.append(accessor)
         self._maybe_lost("create_task_token")
         return TaskToken(Secret(f"s.{accessor}-canary-token"), accessor, self.ttl)
 
@@ -111,6 +113,13 @@ class FakeVault:
         seen = self.sessions
         self.sessions = max(0, seen - 1)
         return ProbeResult(sessions=seen, roles=0)
+
+    def expire(self, request: TokenRequest) -> None:
+        """The server ends a token by itself, with what it owns, because nobody renews it."""
+        accessor = self.accessors[self.requests.index(request)]
+        for name, thing in self.things.items():
+            if accessor in {name, thing.owner}:
+                thing.alive = False
 
     def ready(self) -> str | None:
         """As told."""

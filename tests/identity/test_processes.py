@@ -221,11 +221,6 @@ async def test_a_peer_that_is_not_firmly_known_binds_nothing(door: Door, caller:
         assert not watch.exited()
 
 
-async def test_a_unit_is_refused_until_it_can_be_held(door: Door, caller: Workload) -> None:
-    """`unit` says so, instead of binding to less than it promises."""
-    assert "unit" in refusal(door, door.accept(caller), BindKind.UNIT)
-
-
 # --- after a restart -------------------------------------------------------------------------
 
 

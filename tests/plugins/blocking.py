@@ -13,9 +13,10 @@ from blockbuster import BlockBusterFunction, blockbuster_ctx
 _SCANNED = "taskmint"
 _EXCLUDED = ["taskmint.devstack"]  # starts servers for people and tests; nobody waits behind it
 _MISSED = ("os.open", "os.fsync", "os.fdatasync")
-# /proc answers from the kernel's memory: opening it waits for nothing.
+# /proc and control groups answer from the kernel's memory: opening them waits for nothing.
 _FROM_MEMORY: list[tuple[str, Iterable[str]]] = [
-    ("taskmint/identity/procfs.py", {"_read", "read_pid_namespace"})
+    ("taskmint/identity/procfs.py", {"_read", "read_pid_namespace", "read_mountinfo"}),
+    ("taskmint/identity/cgroups.py", {"open_group"}),
 ]
 
 

@@ -8,6 +8,7 @@ import pytest
 from taskmint.errors import Code, Conflict, NotFound, Unavailable
 from taskmint.model.state import EndCause, TaskState
 from taskmint.ports import Event
+from taskmint.tasks.task import EndedBy
 
 from fakes.vault import away, refused
 from tasks.world import REPORT, SHORT, World, ask, caller, policy
@@ -154,8 +155,8 @@ async def test_p5_a_server_that_says_success_and_keeps_the_lease_is_not_believed
         ended = await service.end(caller(), view.id, EndCause.SUCCEEDED, 0.5 * SECOND)
 
         assert ended.state is TaskState.REVOKING
-        assert service.overview()[0].attempts_failed > 0
-        assert "still there" in service.overview()[0].last_problem
+        assert service.operators.overview()[0].attempts_failed > 0
+        assert "still there" in service.operators.overview()[0].last_problem
         world.vault.stubborn = False
         assert (await service.show(caller(), view.id, WAIT)).state is TaskState.REVOKED
 
@@ -238,12 +239,12 @@ async def test_an_operator_ends_anybodys_task() -> None:
     world = World()
     async with world.running() as service:
         view = await service.start(caller(), ask(), None)
-        ended = await service.end_as_operator(view.id, WAIT)
+        ended = await service.operators.end(view.id, EndedBy(0), WAIT)
 
         assert ended.cause is EndCause.OPERATOR
-        assert service.overview() == []
+        assert service.operators.overview() == []
         with pytest.raises(NotFound):
-            await service.end_as_operator("tm_00000000000000000000000000", WAIT)
+            await service.operators.end("tm_00000000000000000000000000", EndedBy(0), WAIT)
 
 
 async def test_stopping_keeps_by_default_and_revokes_when_told() -> None:

@@ -102,7 +102,7 @@ async def test_p8_an_unreadable_task_does_not_keep_the_others_from_being_taken_u
     world.ledger.entries[0].facts["history"]["surprise"] = 1  # type: ignore[index,call-overload] # JSON
     task_id = await started(world)
     async with world.running() as service:
-        assert [view.id for view in service.overview()] == [task_id]
+        assert [view.id for view in service.operators.overview()] == [task_id]
         assert broken in {entry.task for rows in await world.ledger.unfinished() for entry in rows}
 
 
@@ -113,10 +113,10 @@ async def test_p8_an_incomplete_task_is_not_adopted_though_its_process_lives(kep
     await started(world)
     del world.ledger.entries[kept:]
     async with world.running() as service:
-        assert [view.state for view in service.overview()] == [TaskState.REVOKING]
+        assert [view.state for view in service.operators.overview()] == [TaskState.REVOKING]
         world.clock.wall_offset += timedelta(hours=1)  # the wall clock has no say in it
-        await service.show(caller(), service.overview()[0].id, timedelta(seconds=1.5))
-        assert [view.state for view in service.overview()] == [TaskState.REVOKING]
+        await service.show(caller(), service.operators.overview()[0].id, timedelta(seconds=1.5))
+        assert [view.state for view in service.operators.overview()] == [TaskState.REVOKING]
 
 
 @pytest.mark.parametrize("kept", [1, 2, 3])
@@ -166,7 +166,7 @@ async def test_a_key_outlives_the_restart() -> None:
     key = IdempotencyKey("k", "b")
     task_id = await started(world, key=key)
     async with world.running() as service:
-        known = service.overview()
+        known = service.operators.overview()
         assert [view.id for view in known] == [task_id]
         with pytest.raises(Exception, match="delivered and forgotten"):
             await service.start(caller(), ask(), key)

@@ -245,7 +245,7 @@ async def test_a_mint_whose_reply_is_lost_is_taken_back_with_its_token() -> None
         await asyncio.sleep(0.1)
 
         assert world.vault.alive == set()
-        assert [view.state for view in service.overview()] == [TaskState.REVOKING]
+        assert [view.state for view in service.operators.overview()] == [TaskState.REVOKING]
         world.clock.pass_time(timedelta(seconds=66))
         await service.stop(revoke=False, grace=WAIT)
         assert world.ledger.events()[-1] == "revoked"
@@ -270,7 +270,7 @@ async def test_a_token_whose_reply_was_lost_stays_revoking_until_the_server_has_
     async with world.running() as service:
         with pytest.raises(Unavailable):
             await service.start(caller(), ask(), None)
-        assert [view.state for view in service.overview()] == [TaskState.REVOKING]
+        assert [view.state for view in service.operators.overview()] == [TaskState.REVOKING]
         world.clock.pass_time(timedelta(seconds=66))
         await service.stop(revoke=False, grace=WAIT)
 

@@ -102,6 +102,7 @@ class World:
         *,
         limits: TaskLimits | None = None,
         delivery_window: timedelta = timedelta(seconds=60),
+        reconnect_grace: timedelta = timedelta(seconds=10),
     ) -> AsyncIterator[TaskService]:
         """A recovered service; whatever crashed in it fails the test."""
         settings = Settings(
@@ -109,6 +110,7 @@ class World:
             self.boot_id,
             limits=limits or TaskLimits(),
             delivery_window=delivery_window,
+            reconnect_grace=reconnect_grace,
         )
         loaded = policy(text)
         async with TaskService(loaded, self.outside(), settings, self.crashes.append) as service:

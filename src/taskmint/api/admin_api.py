@@ -2,22 +2,44 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
+from typing import Final
 
 import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from taskmint.errors import Code, Denied
+from taskmint.errors import BadRequest, Code, Denied
 from taskmint.model.peer import Peer
-from taskmint.model.state import TaskState
+from taskmint.model.state import EndCause, TaskState
+from taskmint.model.task_id import TaskId
 from taskmint.ports import Observer
-from taskmint.tasks.service import TaskService
+from taskmint.tasks.operating import (
+    Operators,
+    OrderView,
+    Selector,
+    by_definition,
+    by_identity,
+    by_task,
+    by_ticket,
+    everything,
+)
+from taskmint.tasks.task import EndedBy
+from taskmint.tasks.views import OperatorView
 
-from .bodies import ReadyReply, task_reply
+from .bodies import ReadyReply, RevokeBody, read, task_reply
 from .gate import PEER, Serving, gate
+from .json_body import parse_object
 from .readiness import Components, readiness
-from .task_api import END_WAIT
+from .task_api import END_WAIT, NUMBER
+
+ORDER_WAIT: Final = timedelta(seconds=1)
+_SELECTORS: Final[Mapping[str, Callable[[str], Selector]]] = {
+    "task": lambda text: by_task(TaskId(text)),
+    "definition": by_definition,
+    "ticket": by_ticket,
+}
 
 
 class Role(StrEnum):
@@ -58,6 +80,15 @@ class TasksReply(BaseModel):
     tasks: list[OperatorTask]
 
 
+class OrderReply(BaseModel):
+    """How far an order to revoke has come; `waiting` are the first of those not proven yet."""
+
+    order: int
+    matched: int
+    proven: int
+    waiting: list[OperatorTask]
+
+
 class StatusReply(BaseModel):
     """Whether the daemon can do its work."""
 
@@ -80,7 +111,7 @@ class ReloadReply(BaseModel):
 class AdminApi:
     """The handlers and what they need. `reload` raises ConfigError and leaves the old policy."""
 
-    service: TaskService
+    operators: Operators
     roles: Mapping[Role, Members]
     components: Components
     reload: Callable[[], Awaitable[ReloadReply]]
@@ -101,6 +132,8 @@ class AdminApi:
                 web.get("/v1/admin/status", self.status, allow_head=False),
                 web.get("/v1/admin/tasks", self.tasks, allow_head=False),
                 web.post("/v1/admin/tasks/{id}/end", self.end),
+                web.post("/v1/admin/revoke", self.revoke),
+                web.get("/v1/admin/revoke/{number}", self.order, allow_head=False),
                 web.post("/v1/admin/reload", self.load_again),
                 web.get("/metrics", self.scrape, allow_head=False),
             ]
@@ -110,7 +143,7 @@ class AdminApi:
     async def status(self, request: web.Request) -> web.Response:
         """Components with reasons, and what is in force."""
         self._require(request, Role.AUDITOR, Role.OPERATOR)
-        states = [view.state for view in self.service.overview()]
+        states = [view.state for view in self.operators.overview()]
         return _json(
             StatusReply(
                 ready=readiness(self.components),
@@ -125,34 +158,33 @@ class AdminApi:
     async def tasks(self, request: web.Request) -> web.Response:
         """List what is live."""
         self._require(request, Role.AUDITOR, Role.OPERATOR)
-        return _json(
-            TasksReply(
-                tasks=[
-                    OperatorTask(
-                        id=view.id,
-                        definition=view.definition,
-                        state=view.state.value,
-                        spiffe_id=view.spiffe_id,
-                        uid=view.uid,
-                        started_seconds_ago=round(view.started_seconds_ago, 3),
-                        expires_at=view.expires_at.isoformat(),
-                        end_cause=view.cause.value if view.cause else None,
-                        user_names=list(view.user_names),
-                        revocation_attempts_failed=view.attempts_failed,
-                        last_problem=view.last_problem,
-                    )
-                    for view in self.service.overview()
-                ]
-            )
-        )
+        return _json(TasksReply(tasks=[_task(view) for view in self.operators.overview()]))
 
     async def end(self, request: web.Request) -> web.Response:
         """End a task, whoever started it."""
         peer = self._require(request, Role.OPERATOR)
         self.log.info("operator_end", task=request.match_info["id"], uid=peer.uid)
-        view = await self.service.end_as_operator(request.match_info["id"], END_WAIT)
+        by = EndedBy(peer.uid)
+        view = await self.operators.end(request.match_info["id"], by, END_WAIT)
         status = 202 if view.state is TaskState.REVOKING else 200
         return web.Response(status=status, body=task_reply(view), content_type="application/json")
+
+    async def revoke(self, request: web.Request) -> web.Response:
+        """Pull the kill switch: 202 with the number of an order whose proof can be waited for."""
+        peer = self._require(request, Role.OPERATOR)
+        body = read(RevokeBody, parse_object(await request.read()))
+        name, value = body.selected()
+        self.log.warning("operator_revoke", by=name, value=value, cause=body.cause, uid=peer.uid)
+        by = EndedBy(peer.uid, body.reason)
+        order = await self.operators.revoke(_selector(name, value), EndCause(body.cause), by)
+        return _json(_order(order), 202)
+
+    async def order(self, request: web.Request) -> web.Response:
+        """How far an order to revoke has come; waits a second for it to come further."""
+        self._require(request, Role.OPERATOR, Role.AUDITOR)
+        text = request.match_info["number"]
+        number = int(text) if NUMBER.fullmatch(text) else 0  # which no order has
+        return _json(_order(await self.operators.order(number, ORDER_WAIT)))
 
     async def load_again(self, request: web.Request) -> web.Response:
         """Load the policy files again: all or nothing."""
@@ -178,5 +210,44 @@ class AdminApi:
         )
 
 
-def _json(reply: BaseModel) -> web.Response:
-    return web.Response(body=reply.model_dump_json().encode(), content_type="application/json")
+def _json(reply: BaseModel, status: int = 200) -> web.Response:
+    body = reply.model_dump_json().encode()
+    return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _selector(name: str, value: str) -> Selector:
+    if name == "spiffe_id":
+        try:
+            return by_identity(value)
+        except ValueError as error:
+            raise BadRequest(
+                Code.MALFORMED_REQUEST,
+                f"spiffe_id: {error}",
+                fix="write it as under `who` in a policy",
+            ) from error
+    return everything() if name == "all" else _SELECTORS[name](value)
+
+
+def _order(view: OrderView) -> OrderReply:
+    return OrderReply(
+        order=view.number,
+        matched=view.matched,
+        proven=view.proven,
+        waiting=[_task(task) for task in view.waiting],
+    )
+
+
+def _task(view: OperatorView) -> OperatorTask:
+    return OperatorTask(
+        id=view.id,
+        definition=view.definition,
+        state=view.state.value,
+        spiffe_id=view.spiffe_id,
+        uid=view.uid,
+        started_seconds_ago=round(view.started_seconds_ago, 3),
+        expires_at=view.expires_at.isoformat(),
+        end_cause=view.cause.value if view.cause else None,
+        user_names=list(view.user_names),
+        revocation_attempts_failed=view.attempts_failed,
+        last_problem=view.last_problem,
+    )

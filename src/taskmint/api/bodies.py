@@ -1,9 +1,10 @@
 """The shapes of requests and replies; OpenAPI is generated from these."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints, ValidationError
 
 from taskmint.errors import BadRequest, Code
 from taskmint.model.scope import BindKind, Json, RequestFacts
@@ -44,17 +45,75 @@ class StartBody(_Body):
         )
 
 
-def read_start(body: dict[str, Json]) -> StartBody:
-    """Validate a start's body. Raises BadRequest(malformed_request) naming every wrong field."""
+class ChangeBody(_Body):
+    """
+    `PATCH /v1/tasks/{id}`: what is to be different; nothing at all issues new credentials.
+
+    Parameters are merged into those of before. A lifetime counts from now and only shortens.
+    """
+
+    parameters: dict[ContextKey, ParameterText | int | bool] = Field(
+        default_factory=dict, max_length=16
+    )
+    purpose: Claim | None = None
+    ticket: Claim | None = None
+    context: dict[ContextKey, Claim] | None = Field(default=None, max_length=16)
+    ttl_seconds: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
+
+    def applied_to(self, before: RequestFacts) -> RequestFacts:
+        """What the caller claims now."""
+        return replace(
+            before,
+            parameters={**before.parameters, **self.parameters},
+            purpose=before.purpose if self.purpose is None else self.purpose,
+            ticket=before.ticket if self.ticket is None else self.ticket,
+            context=before.context if self.context is None else dict(self.context),
+            ttl=before.ttl if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds),
+        )
+
+
+class RevokeBody(_Body):
+    """
+    `POST /v1/admin/revoke`: which tasks to end, by exactly one of five, and why.
+
+    `cause` is `external_signal` when an outside event ends them, a closed ticket for instance.
+    """
+
+    task: Annotated[str, StringConstraints(pattern=r"^tm_[0-9a-z]{26}$")] | None = None
+    spiffe_id: Claim | None = None
+    definition: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    ticket: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    all: Literal[True] | None = None
+    reason: Claim = ""
+    cause: Literal["operator", "external_signal"] = "operator"
+
+    def selected(self) -> tuple[str, str]:
+        """The one thing to select by, and its value. Raises BadRequest(malformed_request)."""
+        named = self.model_dump(exclude_none=True, exclude={"reason", "cause"})
+        if len(named) != 1:
+            raise BadRequest(
+                Code.MALFORMED_REQUEST,
+                f"{len(named)} ways to select tasks are given",
+                fix="give exactly one of task, spiffe_id, definition, ticket, all",
+            )
+        ((name, value),) = named.items()
+        return name, str(value)
+
+
+B = TypeVar("B", bound=_Body)
+
+
+def read(model: type[B], body: dict[str, Json]) -> B:
+    """Validate a body. Raises BadRequest(malformed_request) naming every wrong field."""
     try:
-        return StartBody.model_validate(body)
+        return model.model_validate(body)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])[:80]}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)
         )
         raise BadRequest(
-            Code.MALFORMED_REQUEST, problems, fix="see StartBody in docs/openapi.json"
+            Code.MALFORMED_REQUEST, problems, fix=f"see {model.__name__} in docs/openapi.json"
         ) from None
 
 
@@ -73,7 +132,9 @@ class TaskReply(BaseModel):
     A task as its owner sees it.
 
     `expires_at` is the deadline; `guaranteed_until` is how long the credentials work if the
-    daemon stopped renewing them now. `credentials` is there within the delivery window only.
+    daemon stopped renewing them now, and `guarantee` whether that is as it should be (`kept`), less
+    than half (`half`), or nothing (`lost`). `credentials` is there within the delivery window only,
+    and belongs to `revision`: 1 from the start, one more with each change.
     """
 
     id: str
@@ -81,11 +142,22 @@ class TaskReply(BaseModel):
     state: str
     expires_at: datetime
     guaranteed_until: datetime
+    guarantee: Literal["kept", "half", "lost"]
+    revision: int
     heartbeat_seconds: float | None
     reprove_seconds: float | None
     end_cause: str | None
     revocation_seconds: float | None
     credentials: dict[str, CredentialReply] | None = None
+
+
+class TaskEvents(RootModel[str]):
+    """
+    Server-sent events `state`, `guarantee` and `revision`, named after what has changed.
+
+    The `data` of each is a TaskReply without credentials. The first, `state`, comes at once;
+    a comment comes when nothing has changed for 15 seconds. The stream ends when the task is over.
+    """
 
 
 class ComponentReply(BaseModel):
@@ -129,6 +201,8 @@ def task_reply(view: TaskView) -> bytes:
         state=view.state.value,
         expires_at=view.expires_at,
         guaranteed_until=view.guaranteed_until,
+        guarantee=view.guarantee.value,
+        revision=view.revision,
         heartbeat_seconds=_seconds(view.heartbeat),
         reprove_seconds=_seconds(view.reprove),
         end_cause=view.cause.value if view.cause else None,

@@ -91,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._body: StreamReader | None = None
         self._next_request_begun = False
         self._stalled_at: float | None = None
+        self._on_lost: Callable[[], None] | None = None
 
     # --- what the listener asks --------------------------------------------------------------
 
@@ -134,9 +135,17 @@ class Connection(asyncio.Protocol):
         self._body = body
         self._next_request_begun = False
 
+    def on_lost(self, callback: Callable[[], None]) -> None:
+        """Call back when the caller hangs up while this request is served; at once if it has."""
+        if self._closed:
+            callback()
+        else:
+            self._on_lost = callback
+
     def end(self) -> None:
         """Note that the application has answered."""
         self._body = None
+        self._on_lost = None
         if self._next_request_begun:
             self._expect_request()
         else:
@@ -212,6 +221,8 @@ class Connection(asyncio.Protocol):
             return
         self._closed = True
         self._transport = None
+        if self._on_lost is not None:
+            self._on_lost()
         if self._phase is not _Phase.SERVING:
             self._release()
 
@@ -220,3 +231,7 @@ class Connection(asyncio.Protocol):
         self._released(self)
         if pidfd is not None:
             os.close(pidfd)
+
+
+# The connection that a request came over.
+CONNECTION: Final = web.RequestKey("connection", Connection)

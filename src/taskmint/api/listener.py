@@ -23,7 +23,7 @@ from aiohttp import web
 from taskmint.errors import Code
 from taskmint.model.peer import Peer
 
-from .connection import CHAIN, Connection, Timeouts, TlsTerms
+from .connection import CHAIN, CONNECTION, Connection, Timeouts, TlsTerms
 from .first_byte import FIRST_OF_TLS, first_byte
 
 _log = structlog.get_logger()
@@ -189,12 +189,13 @@ class Listener:
         """
         Wrap the serving of a request, in the outermost middleware; yields the peer.
 
-        Entering says that the header is complete, and sets `request[CHAIN]`. While inside, the
-        peer's pidfd stays open even when the caller hangs up. Raises ConnectionResetError when the
-        caller already has.
+        Entering says that the header is complete, and sets `request[CHAIN]` and
+        `request[CONNECTION]`. While inside, the peer's pidfd stays open even when the caller hangs
+        up. Raises ConnectionResetError when the caller already has.
         """
         connection = self._connection(request.protocol)
         request[CHAIN] = connection.chain
+        request[CONNECTION] = connection
         connection.begin(request.content)
         self._serving += 1
         self._unoccupied.clear()

@@ -14,10 +14,23 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from .bodies import HealthReply, ProblemReply, ReadyReply, StartBody, TaskReply
+from .bodies import (
+    ChangeBody,
+    HealthReply,
+    ProblemReply,
+    ReadyReply,
+    StartBody,
+    TaskEvents,
+    TaskReply,
+)
+from .events import CONTENT_TYPE
 from .gate import REQUEST_HEADER
 from .problems import TITLES
 
+_KINDS: Final[Mapping[type[BaseModel], str]] = {
+    ProblemReply: "application/problem+json",
+    TaskEvents: CONTENT_TYPE,
+}
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
@@ -36,6 +49,7 @@ class Operation:
     identified: bool = True
 
 
+_KEY: Final = "1 to 255 visible ASCII characters; makes repeating safe"
 _EVERY: Final = (400, 401, 500, 503)
 
 OPERATIONS: Final = (
@@ -46,7 +60,7 @@ OPERATIONS: Final = (
         {201: TaskReply},
         (*_EVERY, 403, 409, 413, 415, 422, 429, 502),
         body=StartBody,
-        headers={"Idempotency-Key": "1 to 255 visible ASCII characters; makes repeating safe"},
+        headers={"Idempotency-Key": _KEY},
     ),
     Operation(
         "get",
@@ -57,11 +71,28 @@ OPERATIONS: Final = (
         queries={"wait": "answer when the task has ended, or after this long (30s, 500ms)"},
     ),
     Operation(
+        "patch",
+        "/v1/tasks/{id}",
+        "Change a task, or issue its credentials anew: another revision, the old one retired",
+        {200: TaskReply},
+        (*_EVERY, 403, 404, 409, 413, 415, 422, 429, 502),
+        body=ChangeBody,
+        headers={"Idempotency-Key": _KEY},
+    ),
+    Operation(
+        "get",
+        "/v1/tasks/{id}/events",
+        "Follow a task; the open stream is the connection it may be bound to",
+        {200: TaskEvents},
+        (*_EVERY, 404),
+    ),
+    Operation(
         "post",
         "/v1/tasks/{id}/heartbeat",
         "Still alive; the SVID on this request re-proves the identity",
         {200: TaskReply},
         (*_EVERY, 404, 409),
+        queries={"revision": "the one whose credentials have arrived; older ones are retired"},
     ),
     Operation(
         "delete",
@@ -89,10 +120,12 @@ def document() -> dict[str, Any]:
     """Build the document (OpenAPI Specification 3.1.0)."""
     _, schemas = models_json_schema(
         [
+            (ChangeBody, "validation"),
             (HealthReply, "serialization"),
             (ProblemReply, "serialization"),
             (ReadyReply, "serialization"),
             (StartBody, "validation"),
+            (TaskEvents, "serialization"),
             (TaskReply, "serialization"),
         ],
         ref_template=_REFERENCE,
@@ -164,7 +197,7 @@ def _parameters(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _reply(model: type[BaseModel], description: str) -> dict[str, Any]:
-    kind = "application/problem+json" if model is ProblemReply else "application/json"
+    kind = _KINDS.get(model, "application/json")
     return {
         "description": description or (model.__doc__ or "").strip().split("\n", maxsplit=1)[0],
         "content": {kind: {"schema": _reference(model)}},

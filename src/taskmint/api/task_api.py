@@ -19,8 +19,9 @@ from taskmint.ports import Identity, Observer, Presented
 from taskmint.tasks.service import TaskService
 from taskmint.tasks.task import IdempotencyKey
 
-from .bodies import HealthReply, read_start, task_reply
+from .bodies import ChangeBody, HealthReply, StartBody, read, task_reply
 from .connection import CHAIN
+from .events import stream
 from .gate import PEER, Serving, gate
 from .json_body import parse_object
 from .readiness import Components, readiness
@@ -28,6 +29,7 @@ from .readiness import Components, readiness
 LONGEST_WAIT: Final = timedelta(seconds=60)
 END_WAIT: Final = timedelta(seconds=8)
 _DURATION = re.compile(r"(\d{1,6})(ms|s|m)", re.ASCII)
+NUMBER = re.compile(r"[1-9][0-9]{0,8}", re.ASCII)
 _UNIT_MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000}
 _KEY = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _OUTCOMES: Final[Mapping[str, EndCause]] = {
@@ -57,7 +59,9 @@ class TaskApi:
             [
                 web.post("/v1/tasks", self.start),
                 web.get("/v1/tasks/{id}", self.show, allow_head=False),
+                web.get("/v1/tasks/{id}/events", self.events, allow_head=False),
                 web.post("/v1/tasks/{id}/heartbeat", self.heartbeat),
+                web.patch("/v1/tasks/{id}", self.change),
                 web.delete("/v1/tasks/{id}", self.end),
                 web.get("/v1/health", self.health, allow_head=False),
                 web.get("/v1/ready", self.ready, allow_head=False),
@@ -69,7 +73,7 @@ class TaskApi:
         """Decide and mint: 201 with credentials."""
         caller = await self._caller(request)
         body = parse_object(await request.read())
-        facts = read_start(body).facts()
+        facts = read(StartBody, body).facts()
         key = _idempotency_key(request, digest(body))
         view = await self.service.start(caller, facts, key)
         if request.transport is None or request.transport.is_closing():
@@ -83,10 +87,27 @@ class TaskApi:
         view = await self.service.show(caller, request.match_info["id"], wait)
         return _json(200, task_reply(view))
 
-    async def heartbeat(self, request: web.Request) -> web.Response:
-        """Still alive; the SVID on this request re-proves the identity."""
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        """Every change as it happens; the connection that a task may be bound to."""
         caller = await self._caller(request)
-        view = await self.service.heartbeat(caller, request.match_info["id"])
+        following = await self.service.follow(caller, request.match_info["id"])
+        return await stream(request, following)
+
+    async def change(self, request: web.Request) -> web.Response:
+        """Decide anew: 200 with the credentials of another revision."""
+        caller = await self._caller(request)
+        body = parse_object(await request.read() or b"{}")
+        change = read(ChangeBody, body)
+        key = _idempotency_key(request, digest(body))
+        task_id = request.match_info["id"]
+        view = await self.service.change(caller, task_id, change.applied_to, key)
+        return _json(200, task_reply(view))
+
+    async def heartbeat(self, request: web.Request) -> web.Response:
+        """Still alive, with the credentials of `revision`; the SVID re-proves the identity."""
+        caller = await self._caller(request)
+        revision = _revision(request.query.get("revision", "1"))
+        view = await self.service.heartbeat(caller, request.match_info["id"], revision)
         return _json(200, task_reply(view))
 
     async def end(self, request: web.Request) -> web.Response:
@@ -136,6 +157,16 @@ def _idempotency_key(request: web.Request, body_digest: str) -> IdempotencyKey |
             fix="use a UUID",
         )
     return IdempotencyKey(hashlib.sha256(key.encode()).hexdigest(), body_digest)
+
+
+def _revision(text: str) -> int:
+    if not NUMBER.fullmatch(text):
+        raise BadRequest(
+            Code.MALFORMED_REQUEST,
+            "revision is not a number from 1",
+            fix="send the one that came with the credentials",
+        )
+    return int(text)
 
 
 def _duration(text: str) -> timedelta:

@@ -18,9 +18,9 @@ from taskmint.clock import SystemClock
 from taskmint.config import Config
 from taskmint.failpoints import Failpoints
 from taskmint.identity.believer import Believer
+from taskmint.identity.bindings import Bindings
 from taskmint.identity.delegation import Delegation
 from taskmint.identity.peers import PeerReader, PidfdSource
-from taskmint.identity.processes import HeldProcesses
 from taskmint.identity.prover import Prover
 from taskmint.identity.tls import TlsTerms, check_tls_support
 from taskmint.identity.workload_api import WorkloadApi
@@ -151,7 +151,7 @@ async def _build(
     crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     service = TaskService(
         in_force.policy,
-        Outside(vault, ledger, HeldProcesses(reader), clock, metrics, log, failpoints),
+        Outside(vault, ledger, Bindings(reader), clock, metrics, log, failpoints),
         from_config.task_settings(config, node, boot_id),
         lambda error: None if crash.done() else crash.set_exception(error),
     )
@@ -195,7 +195,7 @@ def _measure(metrics: Metrics, service: TaskService, ledger: SqliteLedger) -> No
     def count(state: TaskState, failed_attempts: int = 0) -> int:
         return sum(
             view.state is state and view.attempts_failed >= failed_attempts
-            for view in service.overview()
+            for view in service.operators.overview()
         )
 
     metrics.gauge("taskmint_tasks_live", "Active tasks.", lambda: count(TaskState.ACTIVE))

@@ -94,7 +94,7 @@ class Running:
         """The admin socket's application, still without its door."""
         parts = self._parts
         return AdminApi(
-            service=parts.service,
+            operators=parts.service.operators,
             roles=roles,
             components=parts.components(),
             reload=self.reload,
@@ -149,6 +149,7 @@ class Running:
             raise several.exceptions[0] from several
         self._log.info("stopping")
         self._tell(self._systemd.stopping)
+        self._parts.service.hang_up()
         await self._record(Event.DAEMON_STOPPED)
 
     async def reload(self) -> ReloadReply:

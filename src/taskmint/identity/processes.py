@@ -4,7 +4,7 @@ Peers in, held processes out: what a task is bound to (decisions.md, `bind`).
     peer      the process that connected, whoever inherited the socket
     parent    its parent at accept: same uid and pid namespace, not pid 1
     session   its session's leader at accept
-    unit      its systemd unit: not here yet
+    unit      its systemd unit: units.py
 
 A held process is a pidfd and one entry in the loop's selector: thousands cost nothing while
 nothing happens. Nothing here ends a task; it says that a process has ended.
@@ -87,35 +87,20 @@ class HeldProcesses:
 
     def bind(self, peer: Peer, kind: BindKind) -> PidfdWatch:
         """
-        Hold what `kind` means for this peer. Raises Unprocessable(bind_refused).
+        Hold the process that `kind` names for this peer. Raises Unprocessable(bind_refused).
 
-        1. The peer must be firmly known: a pidfd, and its start time read under it. Without
-           SO_PEERPIDFD a connection that queued before the daemon ran is not firm enough.
-        2. It must be alive, for its parent and session mean nothing afterwards.
-        3. Hold the process that `kind` names.
+        The peer is firmly known and alive: its parent and session mean nothing afterwards.
         """
-        # 1.
-        if peer.proof is PeerProof.NONE or peer.pidfd is None or peer.start_time is None:
-            raise _refused("the kernel does not say firmly which process connected")
-        if peer.first_pass and peer.proof is not PeerProof.PIDFD:
-            raise _refused(
-                "the connection queued before the daemon ran, and its pid may be another's now"
-            )
-        # 2.
-        if procfs.has_exited(peer.pidfd):
-            raise _refused("the process that connected has exited")
-        # 3.
+        pidfd = require_firm(peer)
         match kind:
             case BindKind.PEER:
-                return self._hold(kind, peer.pid, os.dup(peer.pidfd))
+                return self._hold(kind, peer.pid, os.dup(pidfd))
             case BindKind.PARENT:
-                return self._hold_parent(peer, peer.pidfd)
+                return self._hold_parent(peer, pidfd)
             case BindKind.SESSION:
-                return self._hold_session(peer, peer.pidfd)
+                return self._hold_session(peer, pidfd)
             case BindKind.UNIT:
-                raise _refused(
-                    "binding to a systemd unit is not built yet", fix="bind to peer or parent"
-                )
+                raise ValueError("a unit is not a process")
 
     def reopen(self, process: BoundProcess) -> PidfdWatch | None:
         """
@@ -158,22 +143,24 @@ class HeldProcesses:
         """
         # 1.
         if peer.parent is None or peer.parent <= 1:
-            raise _refused("the process that connected has no parent but init")
+            raise bind_refused("the process that connected has no parent but init")
         # 2.
         pidfd = _open(peer.parent, "the parent of the process that connected has exited")
         stat = procfs.read_stat(peer.pid)
         if stat is None or stat.parent != peer.parent or procfs.has_exited(peer_pidfd):
             os.close(pidfd)
-            raise _refused("the parent of the process that connected has exited")
+            raise bind_refused("the parent of the process that connected has exited")
         # 3.
         ids = procfs.read_effective_ids(peer.parent)
         namespace = self._reader.pid_namespace(peer.parent, pidfd)
         if ids is None or ids[0] != peer.uid:
             os.close(pidfd)
-            raise _refused("the parent of the process that connected runs as another user")
+            raise bind_refused("the parent of the process that connected runs as another user")
         if namespace is None or namespace != peer.pid_namespace:
             os.close(pidfd)
-            raise _refused("the parent of the process that connected is in another pid namespace")
+            raise bind_refused(
+                "the parent of the process that connected is in another pid namespace"
+            )
         return self._hold(BindKind.PARENT, peer.parent, pidfd)
 
     def _hold_session(self, peer: Peer, peer_pidfd: int) -> PidfdWatch:
@@ -184,12 +171,12 @@ class HeldProcesses:
         peer is alive and still in that session is the leader's or nobody's.
         """
         if peer.session is None or peer.session <= 1:
-            raise _refused("the session of the process that connected has no leader but init")
+            raise bind_refused("the session of the process that connected has no leader but init")
         pidfd = _open(peer.session, "the session's leader has exited")
         stat = procfs.read_stat(peer.pid)
         if stat is None or stat.session != peer.session or procfs.has_exited(peer_pidfd):
             os.close(pidfd)
-            raise _refused("the process that connected has left its session")
+            raise bind_refused("the process that connected has left its session")
         return self._hold(BindKind.SESSION, peer.session, pidfd)
 
     def _hold(self, kind: BindKind, pid: int, pidfd: int) -> PidfdWatch:
@@ -198,7 +185,7 @@ class HeldProcesses:
         namespace = self._reader.pid_namespace(pid, pidfd)
         if stat is None or procfs.has_exited(pidfd):
             os.close(pidfd)
-            raise _refused(f"the {kind} process has exited, or /proc hides it from the daemon")
+            raise bind_refused(f"the {kind} process has exited, or /proc hides it from the daemon")
         process = BoundProcess(
             kind=kind,
             pid=pid,
@@ -209,14 +196,36 @@ class HeldProcesses:
         return PidfdWatch(process, pidfd)
 
 
+def require_firm(peer: Peer) -> int:
+    """
+    Return the peer's pidfd. Raises Unprocessable(bind_refused).
+
+    1. The peer must be firmly known: a pidfd, and its start time read under it. Without
+       SO_PEERPIDFD a connection that queued before the daemon ran is not firm enough.
+    2. It must be alive.
+    """
+    # 1.
+    if peer.proof is PeerProof.NONE or peer.pidfd is None or peer.start_time is None:
+        raise bind_refused("the kernel does not say firmly which process connected")
+    if peer.first_pass and peer.proof is not PeerProof.PIDFD:
+        raise bind_refused(
+            "the connection queued before the daemon ran, and its pid may be another's now"
+        )
+    # 2.
+    if procfs.has_exited(peer.pidfd):
+        raise bind_refused("the process that connected has exited")
+    return peer.pidfd
+
+
 def _open(pid: int, gone: str) -> int:
     try:
         return os.pidfd_open(pid)
     except OSError:
-        raise _refused(gone) from None
+        raise bind_refused(gone) from None
 
 
-def _refused(
+def bind_refused(
     why: str, *, fix: str = "bind to another process that the definition allows"
 ) -> Unprocessable:
+    """Build the refusal; `why` is told to the caller."""
     return Unprocessable(Code.BIND_REFUSED, f"the task cannot be bound: {why}", fix=fix)

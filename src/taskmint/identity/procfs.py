@@ -89,6 +89,31 @@ def read_boot_id() -> str:
     return (_read("/proc/sys/kernel/random/boot_id") or b"").decode("ascii").strip()
 
 
+def read_group(pid: int) -> str | None:
+    """Return a process's group in the unified hierarchy; None when it has none or it is hidden."""
+    for line in (_read(f"/proc/{pid}/cgroup") or b"").splitlines():
+        if line.startswith(b"0::") and not line.endswith(b" (deleted)"):
+            return os.fsdecode(line[3:])
+    return None
+
+
+def read_mountinfo(path: str) -> bytes:
+    """Return the whole of a mountinfo file; nothing when it cannot be read."""
+    chunks: list[bytes] = []
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        while chunk := os.read(descriptor, _READ):
+            chunks.append(chunk)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)
+    return b"".join(chunks)
+
+
 def started_before(start_time: int, boottime: float) -> bool:
     """Whether a process with this start time (ticks) had started at `boottime` (seconds)."""
     return start_time / _TICKS_PER_SECOND <= boottime

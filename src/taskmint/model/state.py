@@ -1,4 +1,4 @@
-"""The states of a task, the one table of legal moves, and the reasons a task ends."""
+"""The states of a task and of its revisions, the tables of legal moves, the reasons of an end."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -38,6 +38,41 @@ NEXT: Final[Mapping[TaskState, frozenset[TaskState]]] = {
 TERMINAL: Final = frozenset(state for state, onward in NEXT.items() if not onward)
 
 
+class RevisionState(StrEnum):
+    """
+    Where one revision of a task stands: what one decision gave it, with a token of its own.
+
+    A task has one current revision. Changing it makes another, and the old one goes on beside it
+    until the caller has the new credentials.
+    """
+
+    MINTING = "minting"
+    CURRENT = "current"
+    OVERLAPPING = "overlapping"  # replaced; still works until acknowledged or the overlap is over
+    REVOKING = "revoking"
+    REVOKED = "revoked"
+    FAILED = "failed"  # only when provably nothing was created
+
+
+_R = RevisionState
+
+REVISION_NEXT: Final[Mapping[RevisionState, frozenset[RevisionState]]] = {
+    _R.MINTING: frozenset({_R.CURRENT, _R.REVOKING, _R.FAILED}),
+    _R.CURRENT: frozenset({_R.OVERLAPPING, _R.REVOKING}),
+    _R.OVERLAPPING: frozenset({_R.REVOKING}),
+    _R.REVOKING: frozenset({_R.REVOKED}),
+    _R.REVOKED: frozenset(),
+    _R.FAILED: frozenset(),
+}
+
+
+def advance_revision(current: RevisionState, following: RevisionState) -> RevisionState:
+    """Return `following` when the table allows the move; an illegal move is a bug of ours."""
+    if following not in REVISION_NEXT[current]:
+        raise ValueError(f"a revision does not go from {current} to {following}")
+    return following
+
+
 def advance(current: TaskState, following: TaskState) -> TaskState:
     """Return `following` when the table allows the move; an illegal move is a bug of ours."""
     if following not in NEXT[current]:
@@ -58,6 +93,7 @@ class EndCause(StrEnum):
     REPROVE_MISSED = "reprove_missed"
     DEADLINE = "deadline"
     OPERATOR = "operator"
+    EXTERNAL_SIGNAL = "external_signal"  # an outside event, reported on the admin socket
     POLICY_NARROWED = "policy_narrowed"
     IDENTITY_WITHDRAWN = "identity_withdrawn"
     APPROVAL_WITHDRAWN = "approval_withdrawn"

@@ -2,7 +2,7 @@
 A policy in, what of it this version's daemon cannot do yet out.
 
 The language is ahead of the daemon. What is written and not done would be a promise broken in
-silence (a task that outlives the connection it is bound to), so the daemon refuses such a policy
+silence (a task that runs without the approval it needs), so the daemon refuses such a policy
 and `policy check` says so.
 """
 
@@ -10,14 +10,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from taskmint.errors import Finding
-from taskmint.model.scope import BindKind, EntitlementKind
+from taskmint.model.scope import EntitlementKind
 from taskmint.yaml_document import key_path
 
 from .definition import Definition, Policy
 
 MINTED: Final = frozenset({EntitlementKind.SECRET, EntitlementKind.TOKEN})
-BOUND: Final = frozenset({BindKind.PEER, BindKind.PARENT, BindKind.SESSION})
-CONNECTIONS: Final = False
 APPROVALS: Final = False
 
 
@@ -41,10 +39,5 @@ def _lacking(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], st
     for entitlement in definition.entitlements:
         if entitlement.kind not in MINTED:
             yield ("scope", entitlement.name), f"an entitlement of kind {entitlement.kind}"
-    for index, kind in enumerate(definition.ends.bind):
-        if kind not in BOUND:
-            yield ("ends", "bind", index), f"binding to a {kind}"
-    if definition.ends.connection and not CONNECTIONS:
-        yield ("ends", "connection"), "binding to a connection"
     if definition.approval is not None and not APPROVALS:
         yield ("approval",), "an approval"

@@ -5,21 +5,22 @@ from typing import Final
 
 from taskmint.errors import Unavailable
 from taskmint.failpoints import Failpoint
-from taskmint.model.state import EndCause, TaskState
-from taskmint.ports import Entry
+from taskmint.model.state import EndCause, RevisionState, TaskState
+from taskmint.ports import BoundUnit, Entry
 
 from . import entries
 from .outside import Outside
 from .owned import OwnedWork
 from .register import Register
+from .revision import Revision
 from .revocation import Revoker
-from .task import Task
+from .task import EndedBy, Task
 
 LEDGER_RETRY_SECONDS: Final = 5.0
 
 
 class Ender:
-    """Ends tasks and sees the end through: revoked, proven, recorded."""
+    """Ends tasks and single revisions and sees it through: revoked, proven, recorded."""
 
     def __init__(
         self,
@@ -33,26 +34,54 @@ class Ender:
         self._register = register
         self._work = work
 
-    def end(self, task: Task, cause: EndCause) -> None:
+    def end(self, task: Task, cause: EndCause, by: EndedBy | None = None) -> None:
         """Begin a task's end; a later cause changes nothing."""
         if task.cause is not None:
             return
         task.cause = cause
+        task.ended_by = by
         task.ended = self._outside.clock.boottime()
         if task.state is TaskState.ACTIVE:
             self.begin_taking_back(task)
         # A task still minting is taken back by its start, which looks at `cause` when it is done.
+
+    def bound_ended(self, task: Task) -> None:
+        """What the task is bound to has ended: its process, or everything in its unit."""
+        unit = task.watch is not None and isinstance(task.watch.process, BoundUnit)
+        self.end(task, EndCause.UNIT_EMPTY if unit else EndCause.PROCESS_EXITED)
 
     def begin_taking_back(self, task: Task) -> None:
         """Go to `revoking` and start the revocation as work of our own."""
         task.move(TaskState.REVOKING)
         task.delivery = None
         task.stop_watching()
-        task.settled.put_up()
         cause = task.cause or EndCause.START_FAILED
         self._outside.observer.ended(task.scope.definition, cause)
         self._outside.log.info("task_ending", task=task.id, cause=cause)
         self._work.start(self._take_back(task))
+
+    async def retire(self, task: Task, revision: Revision, why: str) -> None:
+        """Take one revision back while its task goes on; return when proven and recorded."""
+        clock = self._outside.clock
+        since = clock.boottime()
+        await asyncio.gather(
+            self.take_back(task, revision),
+            self._recorded(entries.revision_ending(task, revision, clock.utcnow(), why)),
+        )
+        seconds = clock.boottime() - since
+        await self._recorded(entries.revision_revoked(task, revision, clock.utcnow(), seconds))
+        if task.lives():
+            task.revisions.remove(revision)
+
+    async def take_back(self, task: Task, revision: Revision) -> None:
+        """Take a revision back unless somebody does already; return when nothing of it is left."""
+        if revision.state is RevisionState.REVOKING or revision.is_gone():
+            await task.changed.until(revision.is_gone)
+            return
+        revision.move(RevisionState.REVOKING)
+        await self._revoker.take_back(task, revision)
+        revision.move(RevisionState.REVOKED)
+        task.changed.ring()
 
     async def _take_back(self, task: Task) -> None:
         # The row ENDING is written beside the revocation, not before it: a ledger that cannot
@@ -61,8 +90,11 @@ class Ender:
         outside.failpoints.reach(Failpoint.BEFORE_ENDING)
         at = outside.clock.utcnow()
         await asyncio.gather(
-            self._revoker.take_back(task), self._recorded(entries.ending(task, at))
+            *(self.take_back(task, one) for one in task.revisions if one is not task.changing),
+            self._recorded(entries.ending(task, at)),
         )
+        # What a change was minting meanwhile is taken back by that change.
+        await task.changed.until(lambda: all(one.is_gone() for one in task.revisions))
         outside.failpoints.reach(Failpoint.AFTER_ENDING)
         now = outside.clock.boottime()
         task.revocation_seconds = now - task.ended
@@ -78,10 +110,8 @@ class Ender:
             await self._record_when_possible(entry)
 
     def settle(self, task: Task) -> None:
-        """Nothing more will happen to this task: let go of what it holds, wake who waits."""
-        task.stop_watching()
-        task.settled.put_up()
-        task.finished.put_up()
+        """Nothing more will happen to this task: its place is free."""
+        task.close()
         self._register.admission.leave(task.owner.spiffe_id, task.scope.definition)
 
     def record_later(self, entry: Entry) -> None:

@@ -43,7 +43,7 @@ class Admission:
 
     def attempt(self, identity: SpiffeId, now: float) -> None:
         """
-        Count one request to start, before anything is decided or written.
+        Count one request to start or to change, before anything is decided or written.
 
         Raises LimitExceeded; refusals count like starts, for each costs a durable row.
         """
@@ -62,10 +62,15 @@ class Admission:
             own.concurrent_per_identity,
             "concurrent tasks of this identity and definition",
         )
+        self.pace(identity, definition, own, now)
+        self.count(identity, definition)
+
+    def pace(self, identity: SpiffeId, definition: str, own: DefinitionLimits, now: float) -> None:
+        """Count a start, or a change of a running task, by its definition; or LimitExceeded."""
+        pair = (identity, definition)
         self._paced(pair, own.starts_per_minute, now)
         if own.starts_per_minute is not None:
             self._starts[pair].append(now)
-        self.count(identity, definition)
 
     def count(self, identity: SpiffeId, definition: str) -> None:
         """Count a task that is there already: one adopted after a restart."""

@@ -1,4 +1,4 @@
-"""From a decided task to credentials, through every durable point (design.md, section 3)."""
+"""From a decided revision to credentials, through every durable point (design.md, section 3)."""
 
 import asyncio
 from collections.abc import Mapping
@@ -10,13 +10,14 @@ from taskmint.ports import Minted, TaskToken
 from . import entries
 from .outside import Outside, Settings
 from .renewal import first_renewal
-from .task import Held, Task
+from .revision import Held, Revision
+from .task import Task
 from .tokens import token_request
 
 
 class Minter:
     """
-    Mints what a task's scope names.
+    Mints what a revision's scope names.
 
     1. ledger: the intent, durable before the first call to Vault;
     2. the task token, by role;
@@ -33,62 +34,61 @@ class Minter:
         self._node = settings.node
         self._boot_id = settings.boot_id
 
-    async def mint(self, task: Task) -> Mapping[str, Minted]:
+    async def mint(self, task: Task, revision: Revision) -> Mapping[str, Minted]:
         """
         Do the five steps. Raises Unavailable or BackendFailed.
 
-        Afterwards, also after a failure, `task.token`, `task.held` and
-        `task.unheard_since` say everything that may have to be taken back.
+        Afterwards, also after a failure, the revision's `token`, `held` and
+        `unheard_since` say everything that may have to be taken back.
         """
-        reach = self._failpoints.reach
+        reach, now = self._failpoints.reach, self._clock.utcnow
         reach(Failpoint.BEFORE_INTENT)
-        await self._ledger.append(entries.intent(task, self._clock.utcnow(), self._boot_id))
+        await self._ledger.append(entries.intent(task, revision, now(), self._boot_id))
         reach(Failpoint.AFTER_INTENT)
-        token = await self._token(task)
+        asked_at = self._clock.boottime()
+        token = await self._token(task, revision)
         reach(Failpoint.AFTER_TOKEN)
-        task.token = token.revocable
-        await self._ledger.append(entries.accessor(task, self._clock.utcnow()))
+        revision.token = token.revocable
+        await self._ledger.append(entries.accessor(task, revision, now()))
         reach(Failpoint.AFTER_ACCESSOR)
-        minted = await self._entitlements(task, token)
+        minted = await self._entitlements(revision, token, asked_at)
         reach(Failpoint.AFTER_MINT)
-        await self._ledger.append(entries.active(task, self._clock.utcnow()))
+        await self._ledger.append(entries.active(task, revision, now()))
         reach(Failpoint.AFTER_ACTIVE)
         return minted
 
-    async def _token(self, task: Task) -> TaskToken:
-        asked_at = self._clock.boottime()
+    async def _token(self, task: Task, revision: Revision) -> TaskToken:
         try:
-            token = await self._vault.create_task_token(token_request(self._node, task))
+            return await self._vault.create_task_token(token_request(self._node, task, revision))
         except (Unavailable, BackendFailed) as error:
             if not error.created_nothing:
-                task.unheard_since = self._clock.boottime()
+                revision.unheard_since = self._clock.boottime()
             raise
-        task.guaranteed_until = asked_at + token.ttl.total_seconds()
-        task.renew_at = first_renewal(token.ttl, asked_at)
-        return token
 
-    async def _entitlements(self, task: Task, token: TaskToken) -> dict[str, Minted]:
-        asked_at = self._clock.boottime()
+    async def _entitlements(
+        self, revision: Revision, token: TaskToken, asked_at: float
+    ) -> dict[str, Minted]:
+        items = revision.scope.entitlements
         answers = await asyncio.gather(
-            *(self._vault.mint(token, item) for item in task.scope.entitlements),
-            return_exceptions=True,
+            *(self._vault.mint(token, item) for item in items), return_exceptions=True
         )
         minted: dict[str, Minted] = {}
         held: list[Held] = []
         problem: BaseException | None = None
-        for item, answer in zip(task.scope.entitlements, answers, strict=True):
+        life = token.ttl
+        for item, answer in zip(items, answers, strict=True):
             if isinstance(answer, BaseException):
                 problem = problem or answer
                 if not getattr(answer, "created_nothing", False):
-                    task.unheard_since = self._clock.boottime()
+                    revision.unheard_since = self._clock.boottime()
                 continue
             minted[item.name] = answer
             held.append(Held(item, answer.revocable, answer.renewable, answer.user_name))
             if answer.ttl is not None:
-                lapses = asked_at + answer.ttl.total_seconds()
-                task.guaranteed_until = min(task.guaranteed_until, lapses)
-                task.renew_at = min(task.renew_at, first_renewal(answer.ttl, asked_at))
-        task.held = tuple(held)
+                life = min(life, answer.ttl)
+        revision.held = tuple(held)
         if problem is not None:
             raise problem
+        revision.granted(life, asked_at)
+        revision.renew_at = first_renewal(life, asked_at)
         return minted

@@ -17,8 +17,10 @@ class Settings:
     """
     Of this node and its config.
 
-    `host` are the configured labels that policies see; `boot_id` is the kernel's, and tells
-    whether boot-clock times in the ledger are of this boot.
+    `delivery_window` is also how long a replaced revision goes on when nobody acknowledges the new
+    one; `reconnect_grace` how long a task bound to its event stream may be without one at its start
+    and over a restart. `host` are the configured labels that policies see; `boot_id` is the
+    kernel's, and tells whether boot-clock times in the ledger are of this boot.
     """
 
     node: str
@@ -26,6 +28,7 @@ class Settings:
     host: Mapping[str, str] = field(default_factory=dict)
     limits: TaskLimits = field(default_factory=TaskLimits)
     delivery_window: timedelta = timedelta(seconds=60)
+    reconnect_grace: timedelta = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)

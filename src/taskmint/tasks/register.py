@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
-from taskmint.errors import Code, Conflict
-from taskmint.model.task_id import TaskId
+from taskmint.errors import Code, Unavailable
+from taskmint.model.task_id import TaskId, parse_task_id
 
+from .bell import Bell
 from .limits import Admission, TaskLimits
-from .task import IdempotencyKey, Owner, Task
+from .task import IdempotencyKey, Owner, Task, idempotency_mismatch
 
+LONGEST_REPLAY: Final = timedelta(seconds=10)
 REMEMBERED: Final = timedelta(minutes=10)
 MOST_REMEMBERED: Final = 10_000
 
@@ -23,6 +25,8 @@ class Register:
         self._tasks: dict[TaskId, Task] = {}
         self._by_key: dict[tuple[Owner, str], tuple[str, Task]] = {}
         self._ended: deque[tuple[float, TaskId]] = deque()
+        self._complete = False
+        self._completed = Bell()
 
     def __iter__(self) -> Iterator[Task]:
         return iter(tuple(self._tasks.values()))
@@ -37,6 +41,29 @@ class Register:
         """Find a task, live or lately ended."""
         return self._tasks.get(task_id)
 
+    def complete(self) -> None:
+        """Everything that was running before the daemon started has been added."""
+        self._complete = True
+        self._completed.ring()
+
+    async def replayed(self) -> None:
+        """Wait until the register is complete. Raises Unavailable after ten seconds."""
+        if not await self._completed.until(lambda: self._complete, LONGEST_REPLAY):
+            raise Unavailable(
+                Code.LEDGER_UNAVAILABLE,
+                "the daemon is still reading its ledger after a restart",
+                fix="repeat the request",
+            )
+
+    async def find(self, text: str) -> Task | None:
+        """Find a task by what somebody wrote as its id; may wait as `replayed` does."""
+        task_id = parse_task_id(text)
+        if task_id is None:
+            return None
+        if task_id not in self._tasks:
+            await self.replayed()
+        return self._tasks.get(task_id)
+
     def by_key(self, owner: Owner, key: IdempotencyKey) -> Task | None:
         """
         Find the task that this key started.
@@ -48,11 +75,7 @@ class Register:
             return None
         body, task = found
         if body != key.body:
-            raise Conflict(
-                Code.IDEMPOTENCY_MISMATCH,
-                "this Idempotency-Key was used with another request body",
-                fix="use a new key for a new request",
-            )
+            raise idempotency_mismatch()
         return task
 
     def drop(self, task: Task) -> None:

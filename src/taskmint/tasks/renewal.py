@@ -6,30 +6,39 @@ First at a third of the life, retried at a twelfth of it, always to the dead-man
 """
 
 import asyncio
-import random
 from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
 
 from taskmint.errors import BackendFailed, TaskmintError, Unavailable
-from taskmint.model.state import TaskState
 from taskmint.ports import Revocable
 
+from .jitter import between
+from .lanes import Lanes, mount_of
 from .outside import Outside
+from .revision import Revision
 from .task import Task
 
-PARALLEL_RENEWALS: Final = 32
+PARALLEL_RENEWALS: Final = 16  # for each mount
+_UNKNOWN: Final = 0.0
 
 
-def first_renewal(dead_man: timedelta, now: float) -> float:
-    """A third of the life, up to a fifth earlier, so that tasks started together spread out."""
-    third = dead_man.total_seconds() / 3
-    return now + third * random.uniform(0.8, 1.0)  # noqa: S311 - not for secrecy
+def first_renewal(life: timedelta, now: float) -> float:
+    """
+    Between a sixth and a third of the life, anywhere: ten thousand tasks that started together
+    are spread over half of that time at once.
+    """
+    return now + life.total_seconds() / 3 * between(0.5, 1.0)
 
 
-def retry(dead_man: timedelta, now: float) -> float:
+def next_renewal(life: timedelta, now: float) -> float:
+    """A third of the life, a little earlier at times: what is spread out stays so."""
+    return now + life.total_seconds() / 3 * between(0.9, 1.0)
+
+
+def retry(life: timedelta, now: float) -> float:
     """A twelfth of the life later: eight tries fit before the credentials lapse."""
-    return now + dead_man.total_seconds() / 12
+    return now + life.total_seconds() / 12
 
 
 class Outcome(Enum):
@@ -41,47 +50,52 @@ class Outcome(Enum):
 
 
 class Renewer:
-    """Renews one task at a time per call, a bounded number of calls side by side."""
+    """Renews one revision at a time per call, a bounded number of calls for each mount."""
 
     def __init__(self, outside: Outside) -> None:
         self._vault = outside.vault
         self._clock = outside.clock
         self._observer = outside.observer
         self._log = outside.log
-        self._slots = asyncio.Semaphore(PARALLEL_RENEWALS)
+        self._lanes = Lanes(PARALLEL_RENEWALS)
 
-    async def renew(self, task: Task) -> Outcome:
+    async def renew(self, task: Task, revision: Revision) -> Outcome:
         """
-        Renew token and leases; set `guaranteed_until` and `renew_at`.
+        Renew token and leases; set the revision's clock.
 
         What Vault grants counts from before the call, so that the guarantee never says too much.
         """
-        async with self._slots:
-            if task.state is not TaskState.ACTIVE:
-                return Outcome.OK
-            asked_at = self._clock.boottime()
-            # Each of them is asked for by itself: none that fails keeps the others from renewal.
-            lives = await asyncio.gather(*(self._one(task, item) for item in _handles(task)))
-        if None in lives:
+        # Each of them is asked for by itself: none that fails keeps the others from renewal.
+        handles = revision.renewed_together()
+        lapses = await asyncio.gather(*(self._one(task, revision, handle) for handle in handles))
+        now = self._clock.boottime()
+        if not revision.works():  # its end came meanwhile
+            return Outcome.OK
+        if None in lapses:
             self._observer.renewal("lost")
             return Outcome.LOST
-        if timedelta() in lives:
+        if _UNKNOWN in lapses:
             self._observer.renewal("failed")
-            task.renew_at = retry(task.scope.dead_man, self._clock.boottime())
+            revision.renew_at = retry(revision.scope.dead_man, now)
             return Outcome.FAILED
         self._observer.renewal("ok")
-        life = min((one for one in lives if one is not None), default=task.scope.dead_man)
-        task.guaranteed_until = asked_at + life.total_seconds()
-        task.renew_at = first_renewal(min(life, task.scope.dead_man), asked_at)
+        life = timedelta(seconds=min(one for one in lapses if one is not None) - now)
+        revision.granted(life, now)
+        revision.renew_at = next_renewal(min(life, revision.scope.dead_man), now)
         return Outcome.OK
 
-    async def _one(self, task: Task, revocable: Revocable) -> timedelta | None:
-        """The life it has now; nothing when that is not known; None when it is gone."""
-        try:
-            return await self._vault.renew(revocable, task.scope.dead_man)
-        except (Unavailable, BackendFailed) as error:
-            self._log.warning("renewal_failed", task=task.id, code=error.code)
-            return None if await self._is_gone(error, revocable) else timedelta()
+    async def _one(self, task: Task, revision: Revision, revocable: Revocable) -> float | None:
+        """When it lapses now; `_UNKNOWN` when nobody said; None when it is gone already."""
+        async with self._lanes.through(mount_of(revision, revocable)):
+            asked_at = self._clock.boottime()
+            if not revision.works():
+                return _UNKNOWN
+            try:
+                life = await self._vault.renew(revocable, revision.scope.dead_man)
+            except (Unavailable, BackendFailed) as error:
+                self._log.warning("renewal_failed", task=task.id, code=error.code)
+                return None if await self._is_gone(error, revocable) else _UNKNOWN
+            return asked_at + life.total_seconds()
 
     async def _is_gone(self, error: TaskmintError, revocable: Revocable) -> bool:
         """A failure of the backend may mean that there is nothing to renew any more: look."""
@@ -91,8 +105,3 @@ class Renewer:
             return await self._vault.is_gone(revocable)
         except (Unavailable, BackendFailed):
             return False
-
-
-def _handles(task: Task) -> list[Revocable]:
-    handles = [held.revocable for held in task.held if held.revocable and held.renewable]
-    return [task.token, *handles] if task.token else handles

@@ -1,12 +1,12 @@
 """
-Takes back what a task was given, and proves it; retries without limit, needs no disk.
+Takes back what a revision was given, and proves it; retries without limit, needs no disk.
 
 Only the server's own "there is no such thing" closes a handle (P5); an answer of success alone
 does not. What cannot be proven yet keeps the task `revoking`, visible and counted.
 """
 
 import asyncio
-import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final
@@ -16,10 +16,14 @@ from taskmint.failpoints import Failpoint
 from taskmint.model.scope import ProofLevel
 from taskmint.ports import ProbeResult, Revocable
 
+from .jitter import between
+from .lanes import TOKENS, Lanes, mount_of
 from .outside import Outside, Settings
-from .task import Held, Task
+from .revision import Held, Revision
+from .task import Task
 from .tokens import token_request
 
+PARALLEL_REVOCATIONS: Final = 16  # for each mount
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 30.0
 # What was made without our hearing of it is renewed by nobody, so the server ends it one dead-man
@@ -28,7 +32,11 @@ UNHEARD_MARGIN: Final = timedelta(seconds=5)
 
 
 class Revoker:
-    """Revokes a task's handles in parallel, then its token; each until it is proven gone."""
+    """
+    Revokes a revision's handles in parallel, then its token; each until it is proven gone.
+
+    `unproven` counts, for each mount, what could not be proven gone at the first attempt.
+    """
 
     def __init__(self, outside: Outside, settings: Settings) -> None:
         self._vault = outside.vault
@@ -36,10 +44,12 @@ class Revoker:
         self._failpoints = outside.failpoints
         self._log = outside.log
         self._node = settings.node
+        self._lanes = Lanes(PARALLEL_REVOCATIONS)
+        self.unproven: Counter[str] = Counter()
 
-    async def take_back(self, task: Task) -> None:
+    async def take_back(self, task: Task, revision: Revision) -> None:
         """
-        Return when nothing the task was given works any more, to the level each item promises.
+        Return when nothing the revision was given works any more, to the level each item promises.
 
         1. every lease and every handed-out token: revoke synchronously, then look it up;
         2. where `sessions` is promised: probe until no open session is counted;
@@ -47,62 +57,82 @@ class Revoker:
         4. a creating call went without an answer: revoking the token only queues what it owns,
            and without an id nothing can be looked up, so wait until the server's clocks end it.
         """
-        await asyncio.gather(*(self._take_back_item(task, held) for held in task.held))
+        await asyncio.gather(*(self._item(task, revision, held) for held in revision.held))
         self._failpoints.reach(Failpoint.AFTER_REVOKE_LEASE)
-        if task.token is not None:
-            await self._until_gone(task, task.token)
-        if task.unheard_since is not None:
-            await self._outwait(task, task.unheard_since)
+        if revision.token is not None:
+            await self._until_gone(task, revision, revision.token)
+        if revision.unheard_since is not None:
+            await self._outwait(revision, revision.unheard_since)
         self._failpoints.reach(Failpoint.AFTER_REVOKE_TOKEN)
 
-    async def _take_back_item(self, task: Task, held: Held) -> None:
+    async def _item(self, task: Task, revision: Revision, held: Held) -> None:
         if held.revocable is None:
             return
-        await self._until_gone(task, held.revocable)
+        await self._until_gone(task, revision, held.revocable)
         if held.entitlement.proof is ProofLevel.SESSIONS:
-            await self._until_no_sessions(task, held)
+            await self._until_no_sessions(task, revision, held)
 
-    async def _until_gone(self, task: Task, revocable: Revocable) -> None:
+    async def _until_gone(self, task: Task, revision: Revision, revocable: Revocable) -> None:
         async def attempt() -> bool:
             await self._vault.revoke(revocable)
             return await self._vault.is_gone(revocable)
 
-        await self._persist(task, f"{revocable.kind} still there", attempt)
+        mount = mount_of(revision, revocable)
+        await self._persist(task, mount, f"{revocable.kind} still there", attempt)
 
-    async def _until_no_sessions(self, task: Task, held: Held) -> None:
-        request = token_request(self._node, task)
+    async def _until_no_sessions(self, task: Task, revision: Revision, held: Held) -> None:
+        request = token_request(self._node, task, revision)
 
         async def attempt() -> bool:
             result: ProbeResult = await self._vault.probe(request, held.entitlement)
-            task.disabled = result.roles
+            revision.disabled = result.roles
             return result.sessions == 0
 
-        await self._persist(task, "sessions still open", attempt)
+        await self._persist(task, held.entitlement.mount, "sessions still open", attempt)
 
     async def _persist(
-        self, task: Task, problem: str, attempt: Callable[[], Awaitable[bool]]
+        self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]
     ) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                if await attempt():
+        if await self._tried(task, mount, problem, attempt):
+            return
+        self.unproven[mount] += 1
+        try:
+            pause = FIRST_PAUSE_SECONDS
+            while True:
+                # Jitter from half to one and a half, so that a returning Vault meets no herd.
+                await asyncio.sleep(pause * between(0.5, 1.5))
+                if await self._tried(task, mount, problem, attempt):
                     return
-                task.last_problem = problem
-            except (Unavailable, BackendFailed) as error:
-                task.last_problem = f"{error.code}: {error.detail}"
-            task.attempts_failed += 1
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        finally:
+            self.unproven[mount] -= 1
+
+    async def _tried(
+        self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]
+    ) -> bool:
+        try:
+            async with self._lanes.through(mount):
+                if await attempt():
+                    return True
+            task.last_problem = problem
+        except (Unavailable, BackendFailed) as error:
+            task.last_problem = f"{error.code}: {error.detail}"
+        task.attempts_failed += 1
+        if task.attempts_failed.bit_count() == 1:  # 1, 2, 4, ...: an outage logs little
             self._log.warning(
                 "revocation_unproven",
                 task=task.id,
+                mount=mount,
                 problem=task.last_problem,
                 attempts=task.attempts_failed,
-                seconds=round(self._clock.boottime() - task.ended, 3),
             )
-            # Jitter from half to one and a half, so that a returning Vault meets no herd.
-            await asyncio.sleep(pause * (0.5 + random.random()))  # noqa: S311 - not for secrecy
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+        return False
 
-    async def _outwait(self, task: Task, since: float) -> None:
-        lapses = since + (task.scope.dead_man + UNHEARD_MARGIN).total_seconds()
-        while (left := lapses - self._clock.boottime()) > 0:  # noqa: ASYNC110 - waits for a clock
-            await asyncio.sleep(min(left, 1.0))
+    async def _outwait(self, revision: Revision, since: float) -> None:
+        self.unproven[TOKENS] += 1
+        try:
+            lapses = since + (revision.scope.dead_man + UNHEARD_MARGIN).total_seconds()
+            while (left := lapses - self._clock.boottime()) > 0:  # noqa: ASYNC110 - waits for a clock
+                await asyncio.sleep(min(left, 1.0))
+        finally:
+            self.unproven[TOKENS] -= 1

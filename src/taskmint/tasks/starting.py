@@ -1,56 +1,46 @@
 """How a task comes to be: decided, bound, admitted, minted."""
 
-import secrets
-import time
+from dataclasses import dataclass
 from datetime import timedelta
 
 from taskmint.errors import (
     BackendFailed,
     Code,
     Conflict,
-    Denied,
     LimitExceeded,
-    TaskmintError,
     Unavailable,
     Unprocessable,
 )
 from taskmint.model.caller import Caller
-from taskmint.model.scope import CallerFacts, DecisionInput, Denial, RequestFacts, Scope
-from taskmint.model.state import EndCause, TaskState
-from taskmint.model.task_id import TaskId, new_task_id
-from taskmint.policy.decide import decide
+from taskmint.model.scope import RequestFacts, Scope
+from taskmint.model.state import EndCause, RevisionState, TaskState
 from taskmint.policy.load import Policy
 from taskmint.ports import ProcessWatch
 
 from . import entries
+from .deciding import Decider, as_new_task, fresh_id
 from .ending import Ender
-from .history import History
+from .entries import FIRST
 from .keeping import Keeper
 from .limits import DefinitionLimits
 from .minting import Minter
 from .outside import Outside, Settings
 from .register import Register
+from .revision import Revision
 from .task import Delivery, IdempotencyKey, Owner, Task
 
 
+@dataclass(frozen=True, slots=True)
 class Starter:
     """Starts tasks; what a failed start may have created is handed to the ender."""
 
-    def __init__(
-        self,
-        outside: Outside,
-        settings: Settings,
-        register: Register,
-        ender: Ender,
-        keeper: Keeper,
-    ) -> None:
-        self._outside = outside
-        self._settings = settings
-        self._register = register
-        self._ender = ender
-        self._keeper = keeper
-        self._history = History()
-        self._minter = Minter(outside, settings)
+    outside: Outside
+    settings: Settings
+    register: Register
+    decider: Decider
+    minter: Minter
+    ender: Ender
+    keeper: Keeper
 
     async def decide(
         self, policy: Policy, caller: Caller, request: RequestFacts, key: IdempotencyKey | None
@@ -61,48 +51,36 @@ class Starter:
         Raises Denied, Unprocessable, LimitExceeded; each is in the ledger before it is raised, but
         for asking too often: that must not fill the disk.
         """
-        now = self._outside.clock.boottime()
-        self._register.admission.attempt(caller.spiffe_id, now)
-        given = DecisionInput(
-            CallerFacts(caller.spiffe_id, caller.peer.uid, caller.method),
-            request,
-            self._outside.clock.utcnow(),
-            self._settings.host,
-            self._history.facts(caller.spiffe_id, now),
-        )
-        decision = decide(policy, given)
-        if isinstance(decision, Denial):
-            await self._refuse(caller, given, decision, now)
-            raise _refusal(decision)
+        now = self.outside.clock.boottime()
+        self.register.admission.attempt(caller.spiffe_id, now)
+        refused = as_new_task(caller.evidence)
+        given, scope = await self.decider.ask(policy, caller, request, refused)
         try:
-            self._admit(policy, caller, decision, now)
+            self._admit(policy, caller, scope)
             try:
-                watch = self._bind(caller, request, decision)
+                watch = self._bind(caller, request, scope)
             except BaseException:
-                self._register.admission.leave(caller.spiffe_id, decision.definition)
+                self.register.admission.leave(caller.spiffe_id, scope.definition)
                 raise
         except (Unprocessable, LimitExceeded) as error:
-            denial = Denial(error.code, error.detail, decision.policy_digest, decision.trace)
-            await self._refuse(caller, given, denial, now)
+            await self.decider.refuse(caller, given, scope, error, refused)
             raise
-        self._history.record(caller.spiffe_id, _process(caller), now, granted=True)
+        self.decider.granted(caller)
+        deadline = now + scope.lifetime.total_seconds()
         task = Task(
-            id=_new_id(),
+            id=fresh_id(),
             owner=Owner(caller.spiffe_id, caller.peer.uid),
-            given=given,
-            scope=decision,
+            current=Revision(FIRST, given, scope, deadline, given.now + scope.lifetime),
             started=now,
-            deadline=now + decision.lifetime.total_seconds(),
-            expires_at=given.now + decision.lifetime,
             watch=watch,
             evidence=caller.evidence,
             proven_until=caller.proven_until,
             authority=caller.authority,
             idempotency=key,
         )
-        self._register.add(task)
+        self.register.add(task)
         if watch is not None:
-            watch.on_exit(lambda: self._ender.end(task, EndCause.PROCESS_EXITED))
+            watch.on_exit(lambda: self.ender.bound_ended(task))
         return task
 
     async def mint(self, task: Task) -> None:
@@ -112,38 +90,38 @@ class Starter:
         Runs to its end whatever becomes of the request that asked for it.
         """
         try:
-            minted = await self._minter.mint(task)
+            minted = await self.minter.mint(task, task.current)
         except (Unavailable, BackendFailed) as error:
             self._failed(task, error)
             raise
-        if self._outside.clock.boottime() >= task.deadline:
-            self._ender.end(task, EndCause.DEADLINE)
+        if self.outside.clock.boottime() >= task.deadline:
+            self.ender.end(task, EndCause.DEADLINE)
         if task.cause is not None:
-            self._ender.begin_taking_back(task)
+            self.ender.begin_taking_back(task)
             raise Conflict(
                 Code.TASK_ENDED,
                 f"the task ended while it was being started ({task.cause})",
                 fix="start it again",
             )
+        now = self.outside.clock.boottime()
+        task.delivery = Delivery(minted, now + self.settings.delivery_window.total_seconds())
+        task.current.move(RevisionState.CURRENT)
         task.move(TaskState.ACTIVE)
-        now = self._outside.clock.boottime()
-        task.delivery = Delivery(minted, now + self._settings.delivery_window.total_seconds())
-        task.settled.put_up()
-        self._keeper.keep(task)
-        self._outside.observer.started(task.scope, now - task.started)
-        self._outside.log.info("task_started", task=task.id, definition=task.scope.definition)
+        self.keeper.keep(task)
+        self.outside.observer.started(task.scope, now - task.started)
+        self.outside.log.info("task_started", task=task.id, definition=task.scope.definition)
 
-    def _admit(self, policy: Policy, caller: Caller, scope: Scope, now: float) -> None:
+    def _admit(self, policy: Policy, caller: Caller, scope: Scope) -> None:
         limits = policy.definitions[scope.definition].limits
         own = DefinitionLimits(limits.concurrent_per_identity, limits.starts_per_minute)
-        self._register.admission.admit(caller.spiffe_id, scope.definition, own, now)
+        now = self.outside.clock.boottime()
+        self.register.admission.admit(caller.spiffe_id, scope.definition, own, now)
 
     def _bind(self, caller: Caller, request: RequestFacts, scope: Scope) -> ProcessWatch | None:
         if not scope.ends.bind:
             return None
-        kind = request.bind or scope.ends.bind[0]
         try:
-            return self._outside.processes.bind(caller.peer, kind)
+            return self.outside.processes.bind(caller.peer, request.bind or scope.ends.bind[0])
         except OSError as error:  # out of descriptors: each bound process costs one
             raise LimitExceeded(
                 f"the process cannot be watched: {error.strerror}",
@@ -151,46 +129,20 @@ class Starter:
                 fix="end a task first, or raise LimitNOFILE of the daemon",
             ) from error
 
-    async def _refuse(
-        self, caller: Caller, given: DecisionInput, denial: Denial, now: float
-    ) -> None:
-        self._history.record(caller.spiffe_id, _process(caller), now, granted=False)
-        self._outside.observer.refused(denial.code)
-        entry = entries.denied(given, denial, _new_id(), caller.evidence)
-        try:
-            await self._outside.ledger.append(entry)
-        except Unavailable as error:
-            # A refusal needs no record to be safe; the ledger's own alarm is raised elsewhere.
-            self._outside.log.warning("denial_not_recorded", code=error.code, denied=denial.code)
-
     def _failed(self, task: Task, error: Unavailable | BackendFailed) -> None:
-        self._outside.observer.refused(error.code)
-        self._outside.log.warning("start_failed", task=task.id, code=error.code)
-        self._register.release_key(task)
-        if task.token is not None or task.unheard_since is not None:
+        self.outside.observer.refused(error.code)
+        self.outside.log.warning("start_failed", task=task.id, code=error.code)
+        self.register.release_key(task)
+        if task.current.may_stand():
             task.cause = task.cause or EndCause.START_FAILED
-            task.ended = task.ended or self._outside.clock.boottime()
-            self._ender.begin_taking_back(task)
+            task.ended = task.ended or self.outside.clock.boottime()
+            self.ender.begin_taking_back(task)
             return
+        task.current.move(RevisionState.FAILED)
         task.move(TaskState.FAILED)
-        self._ender.settle(task)
-        self._register.drop(task)
+        self.ender.settle(task)
+        self.register.drop(task)
         # Without an intent in the ledger there is nothing to close there either; closing it all
         # the same does no harm: a failed task without an intent is skipped at the next start.
-        entry = entries.failed(task, self._outside.clock.utcnow(), error.code)
-        self._ender.record_later(entry)
-
-
-def _new_id() -> TaskId:
-    return new_task_id(time.time_ns() // 1_000_000, secrets.token_bytes(10))
-
-
-def _process(caller: Caller) -> tuple[int, int | None]:
-    return caller.peer.pid, caller.peer.start_time
-
-
-def _refusal(denial: Denial) -> TaskmintError:
-    code = Code(denial.code)
-    if code is Code.NOT_PERMITTED:
-        return Denied(code, denial.detail, fix="ask the owner of the task's policy")
-    return Unprocessable(code, denial.detail, fix="see the task's definition for what it accepts")
+        entry = entries.failed(task, self.outside.clock.utcnow(), error.code)
+        self.ender.record_later(entry)

@@ -3,14 +3,25 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import StrEnum
 
-from taskmint.model.scope import DecisionInput, Entitlement, Scope
+from taskmint.errors import Code, Conflict
+from taskmint.model.scope import DecisionInput, Scope
 from taskmint.model.spiffe import SpiffeId
 from taskmint.model.state import EndCause, TaskState, advance
 from taskmint.model.task_id import TaskId
-from taskmint.ports import Minted, ProcessWatch, Revocable
+from taskmint.ports import Minted, ProcessWatch
 
-from .flag import Flag
+from .bell import Bell
+from .revision import NEVER, Revision
+
+
+class Guarantee(StrEnum):
+    """How firmly a task's credentials stand."""
+
+    KEPT = "kept"  # renewed in time
+    HALF = "half"  # half of their life is over and no renewal has worked yet
+    LOST = "lost"  # lapsed; the task has ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +33,6 @@ class Owner:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What stands in Vault for one entitlement; the secret itself is not in here."""
-
-    entitlement: Entitlement
-    revocable: Revocable | None
-    renewable: bool
-    user_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class IdempotencyKey:
     """SHA-256 of the caller's Idempotency-Key, and of the request body in canonical JSON."""
 
@@ -39,12 +40,29 @@ class IdempotencyKey:
     body: str
 
 
+def idempotency_mismatch() -> Conflict:
+    """Build the refusal of a key that was used with another body."""
+    return Conflict(
+        Code.IDEMPOTENCY_MISMATCH,
+        "this Idempotency-Key was used with another request body",
+        fix="use a new key for a new request",
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Credentials within their delivery window (design.md, section 5)."""
+    """The current revision's credentials within their delivery window (design.md, section 5)."""
 
     credentials: Mapping[str, Minted]
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class EndedBy:
+    """Who ended a task from the admin socket, and why; `reason` is free text."""
+
+    uid: int
+    reason: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -52,48 +70,99 @@ class Task:
     """
     One run of a definition. Times are boot-clock seconds unless their type says otherwise.
 
-    `guaranteed_until` is the least of token and lease expiry as last heard from Vault.
+    `revisions` are those that stand or are being made, oldest first; `current` is what the caller
+    was given last. `changing` is the one that a change is minting.
     """
 
     id: TaskId
     owner: Owner
-    given: DecisionInput
-    scope: Scope
+    current: Revision
     started: float
-    deadline: float
-    expires_at: datetime
     proven_until: datetime  # the latest expiry of an SVID shown for this task
     state: TaskState = TaskState.MINTING
-    token: Revocable | None = None
-    held: tuple[Held, ...] = ()
-    guaranteed_until: float = 0.0
-    renew_at: float = float("inf")
-    heartbeat_due: float = float("inf")
-    reprove_due: float = float("inf")
+    revisions: list[Revision] = field(default_factory=list)
+    changing: Revision | None = None
+    heartbeat_due: float = NEVER
+    reprove_due: float = NEVER
+    connection_due: float = NEVER  # a task bound to its event stream must have one by then
+    followers: int = 0  # open event streams
     evidence: str = ""
     authority: str = ""  # what vouched for the caller; its withdrawal ends the task
     idempotency: IdempotencyKey | None = None
+    change_key: IdempotencyKey | None = None  # of the latest change
     watch: ProcessWatch | None = None
     delivery: Delivery | None = None
     cause: EndCause | None = None
+    ended_by: EndedBy | None = None
     ended: float = 0.0
     revocation_seconds: float | None = None
-    disabled: int = 0
     attempts_failed: int = 0
     last_problem: str = ""
-    # When the last creating call went without a clear answer: a token without a known accessor,
-    # or a lease without a known id, may exist, and only the server's own clocks bound it.
-    unheard_since: float | None = None
-    settled: Flag = field(default_factory=Flag)  # the start is over, one way or the other
-    finished: Flag = field(default_factory=Flag)  # nothing more will happen
+    over: bool = False  # nothing more will happen
+    changed: Bell = field(default_factory=Bell)
+
+    def __post_init__(self) -> None:
+        if not self.revisions:
+            self.revisions.append(self.current)
+
+    @property
+    def scope(self) -> Scope:
+        """What the caller was given last."""
+        return self.current.scope
+
+    @property
+    def given(self) -> DecisionInput:
+        """From what that was decided."""
+        return self.current.given
+
+    @property
+    def deadline(self) -> float:
+        """When it ends at the latest."""
+        return self.current.deadline
+
+    @property
+    def expires_at(self) -> datetime:
+        """The deadline in wall-clock time."""
+        return self.current.expires_at
+
+    @property
+    def guarantee(self) -> Guarantee:
+        """How firmly the credentials stand now."""
+        if self.cause is EndCause.RENEWAL_LOST:
+            return Guarantee.LOST
+        return Guarantee.HALF if self.current.warned else Guarantee.KEPT
 
     def move(self, following: TaskState) -> None:
         """Go to another state, as the table in model/state.py allows."""
         self.state = advance(self.state, following)
+        self.changed.ring()
 
-    def is_over(self) -> bool:
-        """Whether nothing more will happen to it."""
-        return self.finished.is_up()
+    def is_settled(self) -> bool:
+        """Whether its start is over, one way or the other."""
+        return self.state is not TaskState.MINTING
+
+    def is_change(self, key: IdempotencyKey) -> bool:
+        """
+        Whether the latest change was asked for under this key.
+
+        Raises Conflict(idempotency_mismatch) when it was, with another body.
+        """
+        known = self.change_key
+        if known is None or known.key != key.key:
+            return False
+        if known.body != key.body:
+            raise idempotency_mismatch()
+        return True
+
+    def lives(self) -> bool:
+        """Whether it is active and no end has come."""
+        return self.state is TaskState.ACTIVE and self.cause is None
+
+    def close(self) -> None:
+        """Nothing more will happen to it: let go of what it holds, wake who waits."""
+        self.stop_watching()
+        self.over = True
+        self.changed.ring()
 
     def stop_watching(self) -> None:
         """Let go of the bound process, if there is one."""
@@ -103,16 +172,16 @@ class Task:
 
     def next_due(self) -> float:
         """When something about this task is to be looked at next."""
-        forget = self.delivery.until if self.delivery else float("inf")
         return min(
             self.deadline,
             self.heartbeat_due,
             self.reprove_due,
-            self.renew_at,
-            self.guaranteed_until,
-            forget,
+            self.connection_due,
+            self.delivery.until if self.delivery else NEVER,
+            *(revision.next_due() for revision in self.revisions),
         )
 
     def guaranteed_for(self, now: float) -> timedelta:
         """How long the credentials work from `now` if nobody renews them again."""
-        return timedelta(seconds=max(0.0, min(self.guaranteed_until, self.deadline) - now))
+        until = min(self.current.guaranteed_until, self.deadline)
+        return timedelta(seconds=max(0.0, until - now))

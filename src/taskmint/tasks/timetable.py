@@ -16,27 +16,32 @@ from taskmint.ports import Clock
 T = TypeVar("T")
 
 LONGEST_SLEEP_SECONDS: Final = 1.0
+_NEVER: Final = float("inf")
 
 
 class Timetable(Generic[T]):
     """
     A heap of (time, subject); `due` is called on the loop with each subject whose time has come.
 
-    A subject may stand in it several times; `due` decides what, if anything, is to be done now.
-    That makes moving a time later free: the earlier entry fires, and is put in again.
+    A subject is due once, at the earliest time it was put in for. Moving that later is free: it is
+    due early, finds nothing to do, and is put in again.
     """
 
     def __init__(self, clock: Clock, due: Callable[[T], None]) -> None:
         self._clock = clock
         self._due = due
         self._heap: list[tuple[float, int, T]] = []
+        self._next: dict[T, float] = {}  # what else stands in the heap is out of date
         self._order = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
-        self._wakes_at = float("inf")
+        self._wakes_at = _NEVER
         self._open = True
 
     def at(self, when: float, subject: T) -> None:
         """Call `due(subject)` at boot-clock time `when`, or on the next turn when it has passed."""
+        if when >= self._next.get(subject, _NEVER):
+            return
+        self._next[subject] = when
         heapq.heappush(self._heap, (when, next(self._order), subject))
         if self._open and when < self._wakes_at:
             self._arm()
@@ -45,6 +50,7 @@ class Timetable(Generic[T]):
         """Call nothing any more."""
         self._open = False
         self._heap.clear()
+        self._next.clear()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -53,7 +59,7 @@ class Timetable(Generic[T]):
             self._timer.cancel()
             self._timer = None
         if not self._heap:
-            self._wakes_at = float("inf")
+            self._wakes_at = _NEVER
             return
         now = self._clock.boottime()
         delay = min(max(self._heap[0][0] - now, 0.0), LONGEST_SLEEP_SECONDS)
@@ -62,11 +68,14 @@ class Timetable(Generic[T]):
 
     def _wake(self) -> None:
         self._timer = None
-        self._wakes_at = float("inf")
+        self._wakes_at = _NEVER
         now = self._clock.boottime()
         ready: list[T] = []
         while self._heap and self._heap[0][0] <= now:
-            ready.append(heapq.heappop(self._heap)[2])
+            when, _, subject = heapq.heappop(self._heap)
+            if self._next.get(subject) == when:
+                del self._next[subject]
+                ready.append(subject)
         for subject in ready:
             self._due(subject)
         if self._open:

@@ -8,7 +8,7 @@ from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import TaskId
 from taskmint.ports import Clock, Minted
 
-from .task import Task
+from .task import Guarantee, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class TaskView:
     credentials: Mapping[str, Credential] | None
     cause: EndCause | None
     revocation_seconds: float | None
+    guarantee: Guarantee
+    revision: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +56,12 @@ class OperatorView:
     last_problem: str
 
 
-def owners_view(task: Task, clock: Clock) -> TaskView:
-    """Show a task to its owner."""
+def owners_view(task: Task, clock: Clock, *, delivering: bool = True) -> TaskView:
+    """Show a task to its owner; with its credentials, when this goes to nobody else."""
     now = clock.boottime()
     guaranteed_until = clock.utcnow() + task.guaranteed_for(now)
     credentials = None
-    if task.state is TaskState.ACTIVE and task.delivery is not None and now < task.delivery.until:
+    if delivering and task.lives() and task.delivery is not None and now < task.delivery.until:
         credentials = {
             held.entitlement.name: Credential(
                 kind=held.entitlement.kind.value,
@@ -67,7 +69,7 @@ def owners_view(task: Task, clock: Clock) -> TaskView:
                 revocable=held.revocable is not None,
                 expires_at=min(guaranteed_until, task.expires_at),
             )
-            for held in task.held
+            for held in task.current.held
         }
     return TaskView(
         id=task.id,
@@ -80,6 +82,8 @@ def owners_view(task: Task, clock: Clock) -> TaskView:
         credentials=credentials,
         cause=task.cause,
         revocation_seconds=task.revocation_seconds,
+        guarantee=task.guarantee,
+        revision=task.current.number,
     )
 
 
@@ -94,7 +98,12 @@ def operators_view(task: Task, clock: Clock) -> OperatorView:
         started_seconds_ago=clock.boottime() - task.started,
         expires_at=task.expires_at,
         cause=task.cause,
-        user_names=tuple(held.user_name for held in task.held if held.user_name),
+        user_names=tuple(
+            held.user_name
+            for revision in task.revisions
+            for held in revision.held
+            if held.user_name
+        ),
         attempts_failed=task.attempts_failed,
         last_problem=task.last_problem,
     )

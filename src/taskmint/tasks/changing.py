@@ -1,0 +1,180 @@
+"""
+Changing a running task: another revision beside the old one, handed over, the old one retired.
+
+The new one is decided and minted as a start is, and a change never moves the deadline away.
+Whatever fails on the way leaves the task as it was; what may have been created is taken back.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from taskmint.errors import BackendFailed, Code, Conflict, LimitExceeded, Unavailable
+from taskmint.model.caller import Caller
+from taskmint.model.scope import BindKind, DecisionInput, Denial, RequestFacts, Scope
+from taskmint.model.state import EndCause, RevisionState, TaskState
+from taskmint.policy.load import Policy
+from taskmint.ports import BoundUnit, Entry, Minted
+
+from . import entries
+from .deciding import Decider
+from .ending import Ender
+from .keeping import Keeper
+from .limits import DefinitionLimits
+from .minting import Minter
+from .narrowing import is_narrowed
+from .outside import Outside, Settings
+from .register import Register
+from .revision import Revision
+from .task import Delivery, IdempotencyKey, Task
+
+MOST_REVISIONS: Final = 4  # standing at the same time
+
+Change = Callable[[RequestFacts], RequestFacts]
+
+
+@dataclass(frozen=True, slots=True)
+class Changer:
+    """Changes tasks, one change of each at a time."""
+
+    outside: Outside
+    settings: Settings
+    register: Register
+    decider: Decider
+    minter: Minter
+    ender: Ender
+    keeper: Keeper
+
+    async def decide(
+        self,
+        policy: Policy,
+        caller: Caller,
+        task: Task,
+        change: Change,
+        key: IdempotencyKey | None,
+    ) -> Revision:
+        """
+        Decide anew; the revision that comes back is the task's one change under way.
+
+        Raises Conflict, Denied, Unprocessable, LimitExceeded; a refusal is in the ledger before.
+        """
+        now = self.outside.clock.boottime()
+        self.register.admission.attempt(caller.spiffe_id, now)
+        self._require_changeable(task)
+
+        def refused(given: DecisionInput, denial: Denial) -> Entry:
+            return entries.revision_denied(given, denial, task, caller.evidence)
+
+        request = replace(change(task.given.request), bind=_bound_kind(task))
+        given, scope = await self.decider.ask(policy, caller, request, refused)
+        try:
+            self._pace(policy, caller, task, scope)
+        except LimitExceeded as error:
+            await self.decider.refuse(caller, given, scope, error, refused)
+            raise
+        self.decider.granted(caller)
+        lapses = self.outside.clock.boottime() + scope.lifetime.total_seconds()
+        revision = Revision(
+            task.revisions[-1].number + 1,
+            given,
+            scope,
+            min(task.deadline, lapses),
+            min(task.expires_at, given.now + scope.lifetime),
+        )
+        task.revisions.append(revision)
+        task.changing = revision
+        task.change_key = key
+        return revision
+
+    async def mint(
+        self, policy: Callable[[], Policy], caller: Caller, task: Task, revision: Revision
+    ) -> None:
+        """
+        Mint and hand over. Raises Unavailable, BackendFailed, Conflict.
+
+        Runs to its end whatever becomes of the request that asked for it.
+        """
+        try:
+            minted = await self.minter.mint(task, revision)
+        except (Unavailable, BackendFailed) as error:
+            self._failed(task, revision, error)
+            raise
+        finally:
+            task.changing = None
+        if self.outside.clock.boottime() >= task.deadline:
+            self.ender.end(task, EndCause.DEADLINE)
+        if task.cause is not None:
+            self._retire(task, revision, "task_ended")
+            raise Conflict(
+                Code.TASK_ENDED,
+                f"the task ended while it was being changed ({task.cause})",
+                fix="start a new one",
+            )
+        if is_narrowed(policy(), revision):
+            self._retire(task, revision, "policy_narrowed")
+            raise Conflict(
+                Code.TASK_CHANGING,
+                "the policy was reloaded while the task was being changed",
+                fix="ask for the change again",
+            )
+        self._hand_over(caller, task, revision, minted)
+
+    def _hand_over(
+        self, caller: Caller, task: Task, revision: Revision, minted: Mapping[str, Minted]
+    ) -> None:
+        until = self.outside.clock.boottime() + self.settings.delivery_window.total_seconds()
+        task.delivery = Delivery(minted, until)
+        self.keeper.overlap(task.current)
+        revision.move(RevisionState.CURRENT)
+        task.current = revision
+        self.keeper.keep_changed(task, caller)
+        task.changed.ring()
+        self.outside.log.info("task_changed", task=task.id, revision=revision.number)
+
+    def _failed(self, task: Task, revision: Revision, error: Unavailable | BackendFailed) -> None:
+        self.outside.observer.refused(error.code)
+        self.outside.log.warning("change_failed", task=task.id, code=error.code)
+        task.change_key = None
+        if revision.may_stand():
+            self._retire(task, revision, "change_failed")
+            return
+        revision.move(RevisionState.FAILED)
+        if task.lives():
+            task.revisions.remove(revision)
+        task.changed.ring()
+        entry = entries.revision_failed(task, revision, self.outside.clock.utcnow(), error.code)
+        self.ender.record_later(entry)
+
+    def _retire(self, task: Task, revision: Revision, why: str) -> None:
+        task.change_key = None
+        self.keeper.retire(task, revision, why)
+
+    def _require_changeable(self, task: Task) -> None:
+        if task.state is TaskState.MINTING or task.changing is not None:
+            raise Conflict(
+                Code.TASK_CHANGING,
+                "the task is being started or changed by another request",
+                fix="wait for that request's answer",
+            )
+        if not task.lives():
+            raise Conflict(Code.TASK_ENDED, f"the task is {task.state}", fix="start a new one")
+        if len(task.revisions) >= MOST_REVISIONS:
+            raise LimitExceeded(
+                f"the limit of {MOST_REVISIONS} revisions at the same time is reached",
+                retry_after=self.settings.delivery_window,
+                fix="acknowledge the newest revision by a heartbeat that names it",
+            )
+
+    def _pace(self, policy: Policy, caller: Caller, task: Task, scope: Scope) -> None:
+        limits = policy.definitions[scope.definition].limits
+        own = DefinitionLimits(limits.concurrent_per_identity, limits.starts_per_minute)
+        now = self.outside.clock.boottime()
+        self.register.admission.pace(caller.spiffe_id, task.scope.definition, own, now)
+
+
+def _bound_kind(task: Task) -> BindKind | None:
+    """What a task is bound to stays what it was bound to at its start."""
+    if task.watch is None:
+        return task.given.request.bind
+    bound = task.watch.process
+    return BindKind.UNIT if isinstance(bound, BoundUnit) else bound.kind

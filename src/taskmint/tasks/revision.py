@@ -1,0 +1,85 @@
+"""One revision of a task: what one decision gave it, and what stands in Vault for it."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from taskmint.model.scope import DecisionInput, Entitlement, Scope
+from taskmint.model.state import RevisionState, advance_revision
+from taskmint.ports import Revocable
+
+NEVER: Final = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What stands in Vault for one entitlement; the secret itself is not in here."""
+
+    entitlement: Entitlement
+    revocable: Revocable | None
+    renewable: bool
+    user_name: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Revision:
+    """
+    A scope, the token that owns everything minted for it, and its clock. Numbers count from 1.
+
+    Times are boot-clock seconds, but for `expires_at`, which is the deadline in wall-clock time: a
+    change may bring it nearer and never moves it away. `guaranteed_until` is the least of token and
+    lease expiry as last heard from Vault, `warn_at` when half of that life is over.
+    """
+
+    number: int
+    given: DecisionInput
+    scope: Scope
+    deadline: float
+    expires_at: datetime
+    state: RevisionState = RevisionState.MINTING
+    token: Revocable | None = None
+    held: tuple[Held, ...] = ()
+    # When the last creating call went without a clear answer: a token without a known accessor,
+    # or a lease without a known id, may exist, and only the server's own clocks bound it.
+    unheard_since: float | None = None
+    guaranteed_until: float = NEVER
+    warn_at: float = NEVER
+    warned: bool = False
+    renew_at: float = NEVER
+    overlap_until: float = NEVER
+    disabled: int = 0
+
+    def move(self, following: RevisionState) -> None:
+        """Go to another state, as the table in model/state.py allows."""
+        self.state = advance_revision(self.state, following)
+
+    def granted(self, life: timedelta, asked_at: float) -> None:
+        """Note what Vault granted, counted from before it was asked: never too much."""
+        self.guaranteed_until = asked_at + life.total_seconds()
+        self.warn_at = asked_at + life.total_seconds() / 2
+        self.warned = False
+
+    def stop_clock(self) -> None:
+        """Nothing about it is due any more."""
+        self.renew_at = self.warn_at = self.guaranteed_until = self.overlap_until = NEVER
+
+    def renewed_together(self) -> list[Revocable]:
+        """Name everything that is renewed: the token, and each lease by its own clock."""
+        leases = [held.revocable for held in self.held if held.revocable and held.renewable]
+        return [self.token, *leases] if self.token else leases
+
+    def works(self) -> bool:
+        """Whether its credentials are in use: they are renewed."""
+        return self.state in {RevisionState.CURRENT, RevisionState.OVERLAPPING}
+
+    def may_stand(self) -> bool:
+        """Whether something of it may exist in Vault."""
+        return self.token is not None or self.unheard_since is not None
+
+    def is_gone(self) -> bool:
+        """Whether nothing of it is left, provably."""
+        return self.state in {RevisionState.REVOKED, RevisionState.FAILED}
+
+    def next_due(self) -> float:
+        """When something about it is to be looked at next."""
+        return min(self.renew_at, self.warn_at, self.guaranteed_until, self.overlap_until)
