@@ -39,6 +39,7 @@ class FakeAdmin:
     socket: Path
     replies: dict[str, tuple[int, Any]] = field(default_factory=dict)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator["FakeAdmin"]:
@@ -55,6 +56,8 @@ class FakeAdmin:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.asked.append((request.method, request.path, request.headers.get("X-Taskmint-Request")))
+        if text := await request.text():
+            self.bodies.append(json.loads(text))
         status, body = self.replies[request.path]
         kind = "application/problem+json" if status >= 400 else "application/json"
         return web.Response(status=status, body=json.dumps(body).encode(), content_type=kind)
@@ -192,4 +195,68 @@ async def test_a_wrong_task_id_is_wrong_use(admin: FakeAdmin) -> None:
     code, _, _ = await taskmint(admin.socket, "end", "../reload?")
 
     assert code == 2
+    assert admin.asked == []
+
+
+# --- the kill switch -------------------------------------------------------------------------
+
+
+def order(proven: int, matched: int, *waiting: str) -> dict[str, Any]:
+    """How far an order has come, as the daemon's OrderReply."""
+    return {
+        "order": 7,
+        "matched": matched,
+        "proven": proven,
+        "waiting": [
+            {"id": one, "state": "revoking", "definition": "d", "last_problem": "still there\x1b"}
+            for one in waiting
+        ],
+    }
+
+
+async def test_the_kill_switch_waits_until_everything_is_proven(admin: FakeAdmin) -> None:
+    """0; progress on standard error, the result on standard output; what was asked is sent."""
+    admin.replies["/v1/admin/revoke"] = (202, order(1, 2, TASK))
+    admin.replies["/v1/admin/revoke/7"] = (200, order(2, 2))
+    arguments = ("--spiffe-id", "spiffe://example.org/**", "--reason", "drill", "--signal")
+    code, out, err = await taskmint(admin.socket, "revoke", *arguments)
+
+    assert (code, out) == (0, "2 ended; nothing of them is left\n")
+    assert err == "1 of 2 proven\n"
+    assert admin.bodies[0] == {
+        "spiffe_id": "spiffe://example.org/**",
+        "reason": "drill",
+        "cause": "external_signal",
+    }
+
+
+async def test_the_kill_switch_says_what_is_not_proven_in_time(admin: FakeAdmin) -> None:
+    """1, and each task with its problem, printable."""
+    admin.replies["/v1/admin/revoke"] = (202, order(0, 1, TASK))
+    admin.replies["/v1/admin/revoke/7"] = (200, order(0, 1, TASK))
+    code, out, _ = await taskmint(admin.socket, "revoke", "--all", "--timeout", "0.1")
+
+    assert code == 1
+    assert f"{TASK}  revoking  d  still there\N{REPLACEMENT CHARACTER}" in out
+    assert admin.bodies[0]["all"] is True
+
+
+async def test_the_kill_switch_that_selects_nothing_says_so(admin: FakeAdmin) -> None:
+    """0: nothing is left of nothing; --output json is what the daemon said."""
+    admin.replies["/v1/admin/revoke"] = (202, order(0, 0))
+
+    assert (await taskmint(admin.socket, "revoke", "--ticket", "INC-1"))[:2] == (
+        0,
+        "no live task was selected\n",
+    )
+    code, out, _ = await taskmint(admin.socket, "revoke", "--task", TASK, "--output", "json")
+    assert (code, json.loads(out)) == (0, order(0, 0))
+
+
+@pytest.mark.parametrize("arguments", [(), ("--all", "--ticket", "INC-1")])
+async def test_the_kill_switch_wants_exactly_one_way_to_select(
+    admin: FakeAdmin, arguments: tuple[str, ...]
+) -> None:
+    """2, and the daemon is not asked."""
+    assert (await taskmint(admin.socket, "revoke", *arguments))[0] == 2
     assert admin.asked == []

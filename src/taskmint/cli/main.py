@@ -12,6 +12,7 @@ _COMMANDS: Final = {
     "status": ("taskmint.cli.admin", "Show whether the daemon can do its work."),
     "tasks": ("taskmint.cli.admin", "List live tasks."),
     "end": ("taskmint.cli.admin", "End a task as operator."),
+    "revoke": ("taskmint.cli.revoke", "The kill switch: end many tasks, wait for the proof."),
     "reload": ("taskmint.cli.admin", "Load the policy files again."),
     "audit": ("taskmint.cli.audit", "Verify and read the ledger."),
     "policy": ("taskmint.cli.policy", "Check and question policy files."),
