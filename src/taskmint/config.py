@@ -173,8 +173,10 @@ class LimitSettings(YamlModel):
     connections_per_uid: Count = 256
     tasks: Count = 10_000
     tasks_per_identity: Count = 1_000
+    starts_per_minute: Count = 6_000
     starts_per_minute_per_identity: Count = 600
     mints_in_flight: Count = 64
+    unproven_revocations: Count = 100
     body_bytes: Annotated[Integer, Field(ge=1024, le=1_048_576)] = 65_536
     header_timeout: Duration = 5 * _SECOND
     request_timeout: Duration = 10 * _SECOND

@@ -134,6 +134,7 @@ def _write(stack: Stack) -> Path:
     config: dict[str, Any] = json.loads(stack.paths.config.read_text())
     config["limits"] = {
         "tasks_per_identity": 10_000,
+        "starts_per_minute": 1_000_000,
         "starts_per_minute_per_identity": 1_000_000,
     }
     stack.paths.config.write_text(json.dumps(config, indent=2))

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -45,6 +45,9 @@ class FakeVault:
     faults: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     lost: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    hanging: set[str] = field(default_factory=set)  # mounts that answer no renewal any more
+    in_flight: Counter[str] = field(default_factory=Counter)
+    peak: Counter[str] = field(default_factory=Counter)  # how many calls there were at once
     calls: list[str] = field(default_factory=list)
     accessors: list[str] = field(default_factory=list)
     requests: list[TokenRequest] = field(default_factory=list)
@@ -86,6 +89,8 @@ class FakeVault:
     async def renew(self, revocable: Revocable, increment: timedelta) -> timedelta:
         """Grant the increment to what is alive."""
         await self._called("renew")
+        while revocable.id.partition("/")[0] in self.hanging:
+            await asyncio.sleep(0.01)
         if not self.things[revocable.id].alive:
             raise BackendFailed(Code.VAULT_ERROR, "no such lease")
         return increment
@@ -132,12 +137,17 @@ class FakeVault:
 
     async def _called(self, method: str) -> None:
         self.calls.append(method)
-        async with self.pulse:
-            self.pulse.notify_all()
-        if method in self.gates:
-            await self.gates[method].wait()
-        if self.faults[method]:
-            raise self.faults[method].popleft()
+        self.in_flight[method] += 1
+        self.peak[method] = max(self.peak[method], self.in_flight[method])
+        try:
+            async with self.pulse:
+                self.pulse.notify_all()
+            if method in self.gates:
+                await self.gates[method].wait()
+            if self.faults[method]:
+                raise self.faults[method].popleft()
+        finally:
+            self.in_flight[method] -= 1
 
     def _maybe_lost(self, method: str) -> None:
         if self.lost[method]:

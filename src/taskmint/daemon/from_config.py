@@ -94,7 +94,12 @@ def task_settings(config: Config, node: str, boot_id: str) -> Settings:
         boot_id=boot_id,
         host=dict(config.node.labels),
         limits=TaskLimits(
-            limits.tasks, limits.tasks_per_identity, limits.starts_per_minute_per_identity
+            tasks=limits.tasks,
+            tasks_per_identity=limits.tasks_per_identity,
+            starts_per_minute=limits.starts_per_minute,
+            starts_per_minute_per_identity=limits.starts_per_minute_per_identity,
+            mints_in_flight=limits.mints_in_flight,
+            unproven_revocations=limits.unproven_revocations,
         ),
     )
 

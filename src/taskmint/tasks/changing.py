@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from taskmint.errors import BackendFailed, Code, Conflict, LimitExceeded, Unavailable
+from taskmint.errors import (
+    BackendFailed,
+    Code,
+    Conflict,
+    LimitExceeded,
+    TaskmintError,
+    Unavailable,
+)
 from taskmint.model.caller import Caller
 from taskmint.model.scope import BindKind, DecisionInput, Denial, RequestFacts, Scope
 from taskmint.model.state import EndCause, RevisionState, TaskState
@@ -24,6 +31,7 @@ from .limits import DefinitionLimits
 from .minting import Minter
 from .narrowing import is_narrowed
 from .outside import Outside, Settings
+from .queueing import mounts_of
 from .register import Register
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Task
@@ -90,13 +98,13 @@ class Changer:
         self, policy: Callable[[], Policy], caller: Caller, task: Task, revision: Revision
     ) -> None:
         """
-        Mint and hand over. Raises Unavailable, BackendFailed, Conflict.
+        Mint and hand over. Raises Unavailable, BackendFailed, LimitExceeded, Conflict.
 
         Runs to its end whatever becomes of the request that asked for it.
         """
         try:
             minted = await self.minter.mint(task, revision)
-        except (Unavailable, BackendFailed) as error:
+        except (Unavailable, BackendFailed, LimitExceeded, Conflict) as error:
             self._failed(task, revision, error)
             raise
         finally:
@@ -131,7 +139,7 @@ class Changer:
         task.changed.ring()
         self.outside.log.info("task_changed", task=task.id, revision=revision.number)
 
-    def _failed(self, task: Task, revision: Revision, error: Unavailable | BackendFailed) -> None:
+    def _failed(self, task: Task, revision: Revision, error: TaskmintError) -> None:
         self.outside.observer.refused(error.code)
         self.outside.log.warning("change_failed", task=task.id, code=error.code)
         task.change_key = None
@@ -168,6 +176,7 @@ class Changer:
     def _pace(self, policy: Policy, caller: Caller, task: Task, scope: Scope) -> None:
         limits = policy.definitions[scope.definition].limits
         own = DefinitionLimits(limits.concurrent_per_identity, limits.starts_per_minute)
+        self.register.admission.require_provable(mounts_of(scope))
         now = self.outside.clock.boottime()
         self.register.admission.pace(caller.spiffe_id, task.scope.definition, own, now)
 

@@ -1,6 +1,7 @@
 """How many tasks there may be, and how fast they may start (P10)."""
 
 from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -15,11 +16,19 @@ MINUTE_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class TaskLimits:
-    """From the config: over a limit the caller gets 429 with Retry-After."""
+    """
+    From the config: over a limit the caller gets 429 with Retry-After.
+
+    `unproven_revocations` is for each mount: where so much of what was minted cannot be taken back,
+    no more is minted.
+    """
 
     tasks: int = 10_000
     tasks_per_identity: int = 1_000
+    starts_per_minute: int = 60_000
     starts_per_minute_per_identity: int = 6_000
+    mints_in_flight: int = 64
+    unproven_revocations: int = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +40,20 @@ class DefinitionLimits:
 
 
 class Admission:
-    """Counts live tasks and recent starts; `admit` takes a place, `leave` gives it back."""
+    """
+    Counts live tasks and recent starts; `admit` takes a place, `leave` gives it back.
+
+    `unproven` is counted by who revokes, by mount.
+    """
 
     def __init__(self, limits: TaskLimits) -> None:
         self._limits = limits
         self._live: Counter[SpiffeId] = Counter()
         self._live_by_definition: Counter[tuple[SpiffeId, str]] = Counter()
+        self.unproven: Counter[str] = Counter()
         self._total = 0
         self._tidy_at = 0.0
-        self._starts: defaultdict[tuple[SpiffeId, str], deque[float]] = defaultdict(deque)
+        self._starts: defaultdict[tuple[SpiffeId | None, str], deque[float]] = defaultdict(deque)
 
     def attempt(self, identity: SpiffeId, now: float) -> None:
         """
@@ -48,7 +62,9 @@ class Admission:
         Raises LimitExceeded; refusals count like starts, for each costs a durable row.
         """
         self._tidy(now)
+        self._paced((None, ""), self._limits.starts_per_minute, now)
         self._paced((identity, ""), self._limits.starts_per_minute_per_identity, now)
+        self._starts[None, ""].append(now)
         self._starts[identity, ""].append(now)
 
     def admit(self, identity: SpiffeId, definition: str, own: DefinitionLimits, now: float) -> None:
@@ -84,6 +100,17 @@ class Admission:
         _lower(self._live, identity)
         _lower(self._live_by_definition, (identity, definition))
 
+    def require_provable(self, mounts: Iterable[str]) -> None:
+        """Raise LimitExceeded where too much of what was minted cannot be taken back."""
+        most = self._limits.unproven_revocations
+        for mount in mounts:
+            if self.unproven[mount] >= most:
+                raise LimitExceeded(
+                    f"the limit of {most} unproven revocations at {mount} is reached",
+                    retry_after=timedelta(seconds=10),
+                    fix="see `taskmint tasks` for what cannot be revoked, and why",
+                )
+
     def _tidy(self, now: float) -> None:
         """Once a minute, drop what the last minute no longer needs."""
         if now < self._tidy_at:
@@ -101,7 +128,7 @@ class Admission:
                 fix="end a task first, or ask the operator for a higher limit",
             )
 
-    def _paced(self, key: tuple[SpiffeId, str], limit: int | None, now: float) -> None:
+    def _paced(self, key: tuple[SpiffeId | None, str], limit: int | None, now: float) -> None:
         if limit is None:
             return
         starts = self._starts[key]

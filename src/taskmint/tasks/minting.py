@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Mapping
 
-from taskmint.errors import BackendFailed, Unavailable
+from taskmint.errors import BackendFailed, Code, Conflict, Unavailable
 from taskmint.failpoints import Failpoint
 from taskmint.ports import Minted, TaskToken
 
 from . import entries
 from .outside import Outside, Settings
+from .queueing import MintQueue, mounts_of
 from .renewal import first_renewal
 from .revision import Held, Revision
 from .task import Task
@@ -33,14 +34,24 @@ class Minter:
         self._failpoints = outside.failpoints
         self._node = settings.node
         self._boot_id = settings.boot_id
+        self._queue = MintQueue(settings.limits.mints_in_flight)
 
     async def mint(self, task: Task, revision: Revision) -> Mapping[str, Minted]:
         """
-        Do the five steps. Raises Unavailable or BackendFailed.
+        Do the five steps when there is a place for it.
+
+        Raises Unavailable or BackendFailed; and before the first step LimitExceeded, or
+        Conflict(task_ended) when the task has ended while it waited.
 
         Afterwards, also after a failure, the revision's `token`, `held` and
         `unheard_since` say everything that may have to be taken back.
         """
+        async with self._queue.place(mounts_of(revision.scope)):
+            if task.cause is not None:
+                raise Conflict(Code.TASK_ENDED, "the task ended before anything was minted")
+            return await self._steps(task, revision)
+
+    async def _steps(self, task: Task, revision: Revision) -> Mapping[str, Minted]:
         reach, now = self._failpoints.reach, self._clock.utcnow
         reach(Failpoint.BEFORE_INTENT)
         await self._ledger.append(entries.intent(task, revision, now(), self._boot_id))

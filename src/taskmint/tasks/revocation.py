@@ -38,14 +38,14 @@ class Revoker:
     `unproven` counts, for each mount, what could not be proven gone at the first attempt.
     """
 
-    def __init__(self, outside: Outside, settings: Settings) -> None:
+    def __init__(self, outside: Outside, settings: Settings, unproven: Counter[str]) -> None:
         self._vault = outside.vault
         self._clock = outside.clock
         self._failpoints = outside.failpoints
         self._log = outside.log
         self._node = settings.node
         self._lanes = Lanes(PARALLEL_REVOCATIONS)
-        self.unproven: Counter[str] = Counter()
+        self._unproven = unproven
 
     async def take_back(self, task: Task, revision: Revision) -> None:
         """
@@ -95,7 +95,7 @@ class Revoker:
     ) -> None:
         if await self._tried(task, mount, problem, attempt):
             return
-        self.unproven[mount] += 1
+        self._unproven[mount] += 1
         try:
             pause = FIRST_PAUSE_SECONDS
             while True:
@@ -105,7 +105,7 @@ class Revoker:
                     return
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         finally:
-            self.unproven[mount] -= 1
+            self._unproven[mount] -= 1
 
     async def _tried(
         self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]
@@ -129,10 +129,10 @@ class Revoker:
         return False
 
     async def _outwait(self, revision: Revision, since: float) -> None:
-        self.unproven[TOKENS] += 1
+        self._unproven[TOKENS] += 1
         try:
             lapses = since + (revision.scope.dead_man + UNHEARD_MARGIN).total_seconds()
             while (left := lapses - self._clock.boottime()) > 0:  # noqa: ASYNC110 - waits for a clock
                 await asyncio.sleep(min(left, 1.0))
         finally:
-            self.unproven[TOKENS] -= 1
+            self._unproven[TOKENS] -= 1

@@ -56,7 +56,8 @@ class TaskService:
         self._stands: Callable[[str], bool] = lambda _authority: True
         self._work = work = OwnedWork(on_crash)
         self._register = register = Register(settings.limits)
-        self._ender = ender = Ender(outside, Revoker(outside, settings), register, work)
+        revoker = Revoker(outside, settings, register.admission.unproven)
+        self._ender = ender = Ender(outside, revoker, register, work)
         self._keeper = keeper = Keeper(outside, settings, Renewer(outside), ender, work)
         decider, minter = Decider(outside, settings), Minter(outside, settings)
         given = outside, settings, register, decider, minter, ender, keeper

@@ -8,6 +8,7 @@ from taskmint.errors import (
     Code,
     Conflict,
     LimitExceeded,
+    TaskmintError,
     Unavailable,
     Unprocessable,
 )
@@ -25,6 +26,7 @@ from .keeping import Keeper
 from .limits import DefinitionLimits
 from .minting import Minter
 from .outside import Outside, Settings
+from .queueing import mounts_of
 from .register import Register
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Owner, Task
@@ -85,13 +87,15 @@ class Starter:
 
     async def mint(self, task: Task) -> None:
         """
-        Mint, and make the task active. Raises Unavailable, BackendFailed, Conflict(task_ended).
+        Mint, and make the task active.
+
+        Raises Unavailable, BackendFailed, LimitExceeded, Conflict(task_ended).
 
         Runs to its end whatever becomes of the request that asked for it.
         """
         try:
             minted = await self.minter.mint(task, task.current)
-        except (Unavailable, BackendFailed) as error:
+        except (Unavailable, BackendFailed, LimitExceeded, Conflict) as error:
             self._failed(task, error)
             raise
         if self.outside.clock.boottime() >= task.deadline:
@@ -114,6 +118,7 @@ class Starter:
     def _admit(self, policy: Policy, caller: Caller, scope: Scope) -> None:
         limits = policy.definitions[scope.definition].limits
         own = DefinitionLimits(limits.concurrent_per_identity, limits.starts_per_minute)
+        self.register.admission.require_provable(mounts_of(scope))
         now = self.outside.clock.boottime()
         self.register.admission.admit(caller.spiffe_id, scope.definition, own, now)
 
@@ -129,7 +134,7 @@ class Starter:
                 fix="end a task first, or raise LimitNOFILE of the daemon",
             ) from error
 
-    def _failed(self, task: Task, error: Unavailable | BackendFailed) -> None:
+    def _failed(self, task: Task, error: TaskmintError) -> None:
         self.outside.observer.refused(error.code)
         self.outside.log.warning("start_failed", task=task.id, code=error.code)
         self.register.release_key(task)
