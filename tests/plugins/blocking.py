@@ -7,6 +7,7 @@ blockbuster wraps what the standard library can block on. What it misses (`os.op
 
 from collections.abc import Iterable, Iterator
 
+import grpc.aio
 import pytest
 from blockbuster import BlockBusterFunction, blockbuster_ctx
 
@@ -23,6 +24,9 @@ _FROM_MEMORY: list[tuple[str, Iterable[str]]] = [
 @pytest.fixture(scope="session", autouse=True)
 def no_blocking_calls_on_the_loop() -> Iterator[None]:
     """Watch for the whole session; sub-processes are not watched."""
+    # gRPC joins its poller when its last channel is collected, and the collector runs wherever it
+    # likes, in a frame of ours too. Held once for the session, the poller is never joined there.
+    grpc.aio.init_grpc_aio()
     with blockbuster_ctx(_SCANNED, excluded_modules=_EXCLUDED) as found:
         for name in _MISSED:
             found.functions[name] = BlockBusterFunction(
