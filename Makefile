@@ -8,7 +8,6 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
-PYTEST_ARGS ?=
 BENCH_ARGS ?=
 UPGRADE ?=
 
@@ -19,6 +18,9 @@ INSTALL := $(PIP) install --require-hashes --no-build-isolation
 COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-header --no-config --no-emit-options --no-emit-index-url \
 	--no-emit-find-links --no-emit-trusted-host --annotation-style line
+
+PYTEST := $(BIN)/coverage run -m pytest --only-allowed-skips
+WAITING := tests/demo tests/devstack tests/e2e tests/spire
 
 .PHONY: help demo test lint types bench format clean requirements
 
@@ -31,7 +33,16 @@ demo: $(VENV)/.stamp-demo  ## tell the whole story on a real OpenBao and Postgre
 
 test: $(VENV)/.stamp-dev  ## every test, with the coverage floors; PYTEST_ARGS="-k name" narrows it
 	rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest --only-allowed-skips $(PYTEST_ARGS)
+ifdef PYTEST_ARGS
+	$(PYTEST) $(PYTEST_ARGS)
+else
+	@mkdir -p .cache
+	@# Those that mostly wait for clocks and servers run beside the others; their words come after.
+	$(PYTEST) $(WAITING) > .cache/waiting.log 2>&1 & waiting=$$!; \
+	trap 'kill $$waiting 2>/dev/null; wait $$waiting' INT TERM; failed=0; \
+	$(PYTEST) $(addprefix --ignore=,$(WAITING)) || failed=$$?; \
+	wait $$waiting || failed=$$?; cat .cache/waiting.log; exit $$failed
+endif
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='*/taskmint/policy/*,*/taskmint/tasks/*' --fail-under=95
 	$(BIN)/coverage report --fail-under=90
