@@ -13,6 +13,7 @@ import pytest_asyncio
 from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
 
+from auditor import difference
 from e2e.conftest import Ground
 from e2e.ground import Workload, admin, daemon_log, until_refused
 from plugins.canaries import Canaries
@@ -48,6 +49,22 @@ async def test_a_credential_works_while_its_task_runs_and_not_a_moment_longer(
     assert (ended.status, ended.body["state"]) == (200, "revoked")
     assert after.status == 2
     assert await stack.postgres.sql(f"SELECT 1 FROM pg_roles WHERE rolname = '{user}'") == ()
+
+
+async def test_p1_the_inventories_before_and_after_are_equal(
+    ground: Ground, workload: Workload
+) -> None:
+    """P1: tokens, leases, policies, roles, entities, accounts, sessions, by an outsider's count."""
+    before = await asyncio.to_thread(ground.auditor.inventory)
+    for task in ("e2e-report", "e2e-brief", "e2e-beating"):
+        started = await workload.start(task)
+        during = await asyncio.to_thread(ground.auditor.inventory)
+        assert (await workload.end(started)).status == 200
+
+        assert difference(before, during) != []
+    after = await asyncio.to_thread(ground.auditor.inventory)
+
+    assert difference(before, after) == []
 
 
 async def test_the_tasks_id_stands_in_the_database_user_name(workload: Workload) -> None:
