@@ -74,7 +74,8 @@ def test_the_daemon_refuses_what_it_cannot_do(tmp_path: Path) -> None:
     file.write_text(REPORT)
     assert source.load().policy.digest == load(REPORT).digest
 
-    file.write_text(REPORT.replace("[peer, parent]", "[peer, unit]"))
-    with pytest.raises(ConfigError, match="binding to a unit is not built yet") as caught:
+    approval = "    approval: {from: ['group:a'], within: 1h}\n    deadline:"
+    file.write_text(REPORT.replace("    deadline:", approval))
+    with pytest.raises(ConfigError, match="an approval is not built yet") as caught:
         source.load()
     assert caught.value.code is Code.POLICY_INVALID
