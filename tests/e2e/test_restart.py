@@ -11,7 +11,7 @@ from taskmint.devstack.stack import Stack
 from taskmint.failpoints import Failpoint
 
 from e2e.conftest import Ground
-from e2e.ground import Workload, until_refused
+from e2e.ground import Workload, daemon_log, until_refused
 from stack import DEAD_MAN, wait_until_nothing_is_left
 
 pytestmark = pytest.mark.real
@@ -50,10 +50,12 @@ async def test_sigterm_revokes_when_told(stack: Stack, workload: Workload) -> No
         text.replace('{\n  "node"', '{\n  "on_stop": "revoke",\n  "node"')
     )
     try:
-        async with stack.daemon():
+        async with stack.daemon() as daemon:
             task = await workload.start()
             assert (await workload.query(task)).status == 0
-        assert (await workload.query(task)).status == 2
+            assert await daemon.stop() == 0
+        said = [line["event"] for line in daemon_log(daemon)][-12:]
+        assert (await workload.query(task)).status == 2, said
     finally:
         stack.paths.config.write_text(text)
 

@@ -63,6 +63,7 @@ async def run(
     async with AsyncExitStack() as stack:
         parts = await _build(stack, config, environment, log)
         running = Running(parts, Systemd.of(environment), log)
+        signals(running)  # before anybody can be served: a stop must never find us deaf
         # Taken down after the sockets: requests finish first, then tasks end or are left.
         stack.push_async_callback(
             parts.service.stop,
@@ -84,7 +85,6 @@ async def run(
                     tls=tls,
                 )
             )
-        signals(running)
         await running.until_stopped()
 
 
