@@ -1,9 +1,8 @@
 """
 One YAML file and the environment in, one frozen Config out; every key is in config/taskmint.yaml.
 
-The environment is read here and nowhere else, for two keys: `vault.address` (BAO_ADDR, then
-VAULT_ADDR) and `identity.workload_api` (SPIFFE_ENDPOINT_SOCKET); the file wins over both.
-Nothing is opened, resolved or created.
+The environment is read here and nowhere else, for the keys of `ENVIRONMENT`; the file wins over
+it. Nothing is opened, resolved or created.
 """
 
 from collections.abc import Iterator, Mapping
@@ -65,7 +64,11 @@ DEFAULT_CLASSES: Final[Mapping[str, ClassClocks]] = MappingProxyType(
 ENVIRONMENT: Final[Mapping[tuple[str, str], tuple[str, ...]]] = MappingProxyType(
     {
         ("vault", "address"): ("BAO_ADDR", "VAULT_ADDR"),
+        ("vault", "namespace"): ("BAO_NAMESPACE", "VAULT_NAMESPACE"),
+        ("vault", "ca_file"): ("BAO_CACERT", "VAULT_CACERT"),
         ("identity", "workload_api"): ("SPIFFE_ENDPOINT_SOCKET",),
+        ("sockets", "task"): ("TASKMINT_SOCKET",),
+        ("sockets", "admin"): ("TASKMINT_ADMIN_SOCKET",),
     }
 )
 

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import structlog
 
-from taskmint.api.admin_api import AdminApi, Members, ReloadReply, Role
+from taskmint.api.admin_api import AdminApi, Members, Role
+from taskmint.api.admin_bodies import ReloadReply
 from taskmint.api.listener import ListenerLimits
 from taskmint.api.serving import serving_http
 from taskmint.api.task_api import TaskApi
@@ -88,6 +89,8 @@ async def admin_socket(
             components={"vault": world.vault.ready},
             reload=reload,
             policy_digest=lambda: "d",
+            uptime=lambda: 1.5,
+            ledger_queue=lambda: 0,
             metrics=lambda: b"# nothing\n",
             node="node-a",
             version="0",

@@ -1,12 +1,16 @@
 """The admin socket: roles from the kernel's word on the peer, and what each may do."""
 
+import asyncio
 import os
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from taskmint.api.admin_api import Members, Role
 from taskmint.errors import Code, ConfigError, Finding
+from taskmint.tasks.task import EndedBy
 
 from api.server import admin_socket
 from tasks.world import ask, caller
@@ -41,11 +45,61 @@ async def test_status_names_every_component_and_its_reason(tmp_path: Path) -> No
         assert status["node"] == "node-a"
 
 
+async def test_one_task_is_shown_whole(tmp_path: Path) -> None:
+    """Why, for whom, bound to what, minted where, and how far its end will be proven; no secret."""
+    async with admin_socket(tmp_path, AUDITOR) as http:
+        asked = replace(ask(), ticket="CHG-7", context={"run": "12"})
+        view = await http.service.start(caller(), asked, None)
+        shown = await http.ask("GET", f"/v1/admin/tasks/{view.id}")
+        unknown = await http.ask("GET", "/v1/admin/tasks/tm_00000000000000000000000000")
+
+        assert shown.status == 200
+        assert (shown.body["purpose"], shown.body["ticket"]) == ("nightly", "CHG-7")
+        assert shown.body["context"] == {"run": "12"}
+        assert shown.body["parameters"] == {"region": "eu"}
+        assert shown.body["bound"] == "peer 4242"
+        assert shown.body["guarantee"] == "kept"
+        assert shown.body["entitlements"]["warehouse"] == {
+            "kind": "secret",
+            "path": "database/creds/orders-ro-eu",
+            "proof": "login",
+        }
+        assert "canary" not in str(shown.body)
+        assert "accessor" not in str(shown.body)
+        assert (unknown.status, unknown.body["code"]) == (404, Code.TASK_NOT_FOUND)
+
+
+async def test_status_answers_while_starts_wait_for_vault_and_names_the_backlog(
+    tmp_path: Path,
+) -> None:
+    """Every place for a mint taken, others queueing, revocations unproven: one call tells it."""
+    async with admin_socket(tmp_path, OPERATOR) as http:
+        http.world.vault.stubborn = True
+        ended = await http.service.start(caller(), ask(), None)
+        await http.service.operators.end(ended.id, EndedBy(0), timedelta(milliseconds=50))
+        http.world.vault.gates["create_task_token"] = gate = asyncio.Event()
+        starts = [asyncio.create_task(http.service.start(caller(), ask(), None)) for _ in range(40)]
+        async with asyncio.timeout(5):
+            while not (await http.ask("GET", "/v1/admin/status")).body["backlog"]["mints_waiting"]:
+                await asyncio.sleep(0.01)
+        status = (await http.ask("GET", "/v1/admin/status")).body
+        gate.set()
+        http.world.vault.stubborn = False
+        await asyncio.gather(*starts)
+
+        assert status["backlog"]["mints_waiting"] == 8
+        assert status["backlog"]["revocations_unproven"] == 1
+        assert status["backlog"]["oldest_unproven_seconds"] >= 0
+        assert sum(status["backlog"]["unproven_at"].values()) > 0
+        assert (status["live_tasks"], status["revoking_tasks"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("method", "path"),
     [
         ("GET", "/v1/admin/status"),
         ("GET", "/v1/admin/tasks"),
+        ("GET", "/v1/admin/tasks/tm_00000000000000000000000000"),
         ("GET", "/metrics"),
         ("POST", "/v1/admin/tasks/tm_00000000000000000000000000/end"),
         ("POST", "/v1/admin/revoke"),

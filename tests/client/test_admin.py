@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -27,8 +28,34 @@ def ready(status: str = "ready") -> dict[str, Any]:
         "node": "n1",
         "version": "0.1.0",
         "policy_digest": "sha256:abc",
+        "uptime_seconds": 61.5,
         "live_tasks": 2,
         "revoking_tasks": 0,
+        "backlog": {
+            "mints_waiting": 3,
+            "revocations_unproven": 0,
+            "oldest_unproven_seconds": 0.0,
+            "unproven_at": {},
+            "ledger_queue": 5,
+        },
+    }
+
+
+def task_reply(number: int = 0, **more: Any) -> dict[str, Any]:
+    """A task as the daemon's OperatorTask."""
+    return {
+        "id": TASK[:-1] + str(number),
+        "definition": "orders",
+        "state": "active",
+        "spiffe_id": "spiffe://example.org/w",
+        "uid": 1000,
+        "started_seconds_ago": 12.3,
+        "expires_at": "2026-11-22T00:00:00+00:00",
+        "end_cause": None,
+        "user_names": [],
+        "revocation_attempts_failed": 0,
+        "last_problem": "",
+        **more,
     }
 
 
@@ -89,8 +116,9 @@ async def test_status_of_a_ready_daemon(admin: FakeAdmin) -> None:
     code, out, err = await taskmint(admin.socket, "status")
 
     assert (code, err) == (0, "")
-    assert "vault   ok" in out
+    assert re.search("^vault +ok$", out, re.MULTILINE)
     assert "2 live, 0 revoking" in out
+    assert "3 starts wait for Vault, 5 rows for the disk" in out
     assert admin.asked == [("GET", "/v1/admin/status", "true")]
 
 
@@ -114,19 +142,7 @@ async def test_json_is_what_the_daemon_said(admin: FakeAdmin) -> None:
 
 async def test_tasks_are_listed(admin: FakeAdmin) -> None:
     """One line each, or a word that there is none."""
-    task = {
-        "id": TASK,
-        "definition": "orders",
-        "state": "active",
-        "spiffe_id": "spiffe://example.org/w",
-        "uid": 1000,
-        "started_seconds_ago": 12.3,
-        "expires_at": "2026-11-22T00:00:00+00:00",
-        "end_cause": None,
-        "user_names": [],
-        "revocation_attempts_failed": 0,
-        "last_problem": "",
-    }
+    task = task_reply()
     admin.replies["/v1/admin/tasks"] = (200, {"tasks": [task]})
     code, out, _ = await taskmint(admin.socket, "tasks")
     assert code == 0
@@ -136,6 +152,75 @@ async def test_tasks_are_listed(admin: FakeAdmin) -> None:
 
     admin.replies["/v1/admin/tasks"] = (200, {"tasks": []})
     assert (await taskmint(admin.socket, "tasks"))[1] == "no live tasks\n"
+
+
+async def test_status_tells_of_revocations_that_are_not_proven(admin: FakeAdmin) -> None:
+    """How many, for how long, and at which mount."""
+    backlog = ready()["backlog"] | {
+        "revocations_unproven": 4,
+        "oldest_unproven_seconds": 90.2,
+        "unproven_at": {"database": 4},
+    }
+    admin.replies["/v1/admin/status"] = (200, ready() | {"backlog": backlog})
+    _, out, _ = await taskmint(admin.socket, "status")
+
+    assert "4 unproven, the oldest for 90 s; 4 at database" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "numbers"),
+    [
+        ((), "021"),
+        (("--reverse",), "120"),
+        (("--sort", "deadline"), "102"),
+        (("--sort", "definition"), "102"),
+        (("--sort", "caller"), "201"),
+        (("--sort", "state"), "021"),
+        (("--definition", "orders"), "02"),
+        (("--caller", "/b"), "0"),
+        (("--state", "revoking"), "1"),
+        (("--state", "revoking", "--definition", "orders"), ""),
+    ],
+)
+async def test_tasks_are_chosen_and_ordered(
+    admin: FakeAdmin, arguments: tuple[str, ...], numbers: str
+) -> None:
+    """By definition, caller, state; by age unless something else is asked for. JSON alike."""
+    day = "2026-11-{:02}T00:00:00+00:00"
+    listed = [
+        task_reply(0, started_seconds_ago=30, expires_at=day.format(2), spiffe_id="spiffe://d/b"),
+        task_reply(
+            1,
+            started_seconds_ago=10,
+            expires_at=day.format(1),
+            definition="a",
+            state="revoking",
+            spiffe_id="spiffe://d/c",
+        ),
+        task_reply(2, started_seconds_ago=20, expires_at=day.format(3), spiffe_id="spiffe://d/a"),
+    ]
+    admin.replies["/v1/admin/tasks"] = (200, {"tasks": listed})
+    _, text, _ = await taskmint(admin.socket, "tasks", *arguments)
+    code, out, _ = await taskmint(admin.socket, "tasks", "--output", "json", *arguments)
+
+    assert code == 0
+    assert [task["id"][-1] for task in json.loads(out)["tasks"]] == list(numbers)
+    assert re.findall(r"^tm_\w+(\d) ", text, re.MULTILINE) == list(numbers)
+
+
+async def test_show_tells_everything_about_a_task(admin: FakeAdmin) -> None:
+    """What is empty is left out; what a terminal would act on is replaced."""
+    detail = {"purpose": "nightly\x1b[2J", "ticket": None, "context": {"run": "7"}}
+    given = {"warehouse": {"kind": "secret", "path": "database/creds/ro", "proof": "sessions"}}
+    reply = task_reply() | detail | {"entitlements": given}
+    admin.replies[f"/v1/admin/tasks/{TASK[:-1]}0"] = (200, reply)
+    code, out, _ = await taskmint(admin.socket, "show", TASK[:-1] + "0")
+
+    assert code == 0
+    assert "nightly\N{REPLACEMENT CHARACTER}[2J" in out
+    assert "ticket" not in out
+    assert '{"run": "7"}' in out
+    assert re.search("^warehouse +secret database/creds/ro, proof: sessions$", out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(("state", "status", "code"), [("revoked", 200, 0), ("revoking", 202, 1)])

@@ -1,4 +1,4 @@
-"""The daemon's config: one file and two environment variables in, everything wrong at once out."""
+"""The daemon's config: one file and the environment in, everything wrong at once out."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -133,9 +133,32 @@ def test_the_file_wins_over_the_environment() -> None:
     assert config.identity.workload_api == "unix:///run/agent.sock"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "key"),
+    [
+        ("VAULT_NAMESPACE", "team", "vault.namespace"),
+        ("BAO_NAMESPACE", "team", "vault.namespace"),
+        ("VAULT_CACERT", "/ca.pem", "vault.ca_file"),
+        ("BAO_CACERT", "/ca.pem", "vault.ca_file"),
+        ("TASKMINT_SOCKET", "/run/t.sock", "sockets.task"),
+        ("TASKMINT_ADMIN_SOCKET", "/run/a.sock", "sockets.admin"),
+    ],
+)
+def test_the_usual_variables_fill_in_what_the_file_leaves_out(
+    variable: str, value: str, key: str
+) -> None:
+    """By the names that Vault, OpenBao and our own commands know; a finding names the variable."""
+    env = {variable: value}
+    shown = effective_settings(load(MINIMAL, env), "c.yaml", MINIMAL.encode(), env)
+
+    assert [(each.value, each.origin) for each in shown if each.key == key] == [(value, variable)]
+    (only,) = found(MINIMAL, {variable: "no/thing\n"})
+    assert f"{key}: (from {variable})" in only
+
+
 def test_nothing_else_is_taken_from_the_environment() -> None:
-    """A stray VAULT_TOKEN or VAULT_NAMESPACE changes nothing."""
-    stray = {"VAULT_TOKEN": "x", "VAULT_NAMESPACE": "n", "VAULT_CACERT": "/c", "TASKMINT_X": "y"}
+    """A stray VAULT_TOKEN changes nothing: no secret comes in by the environment."""
+    stray = {"VAULT_TOKEN": "x", "BAO_TOKEN": "x", "VAULT_ROLE_ID": "y", "TASKMINT_X": "y"}
 
     assert load(MINIMAL, stray) == load(MINIMAL)
 

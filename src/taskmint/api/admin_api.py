@@ -17,7 +17,6 @@ from taskmint.model.task_id import TaskId
 from taskmint.ports import Observer
 from taskmint.tasks.operating import (
     Operators,
-    OrderView,
     Selector,
     by_definition,
     by_identity,
@@ -26,9 +25,17 @@ from taskmint.tasks.operating import (
     everything,
 )
 from taskmint.tasks.task import EndedBy
-from taskmint.tasks.views import OperatorView
 
-from .bodies import ReadyReply, RevokeBody, read, task_reply
+from .admin_bodies import (
+    ReloadReply,
+    StatusReply,
+    TasksReply,
+    backlog_reply,
+    detail_reply,
+    operator_task,
+    order_reply,
+)
+from .bodies import RevokeBody, read, task_reply
 from .gate import PEER, Serving, gate
 from .json_body import parse_object
 from .readiness import Components, readiness
@@ -58,55 +65,6 @@ class Members:
     gids: frozenset[int] = frozenset()
 
 
-class OperatorTask(BaseModel):
-    """A task as operators and auditors see it; never a lease id or an accessor."""
-
-    id: str
-    definition: str
-    state: str
-    spiffe_id: str
-    uid: int
-    started_seconds_ago: float
-    expires_at: str
-    end_cause: str | None
-    user_names: list[str]
-    revocation_attempts_failed: int
-    last_problem: str
-
-
-class TasksReply(BaseModel):
-    """Every task that is not over, oldest first."""
-
-    tasks: list[OperatorTask]
-
-
-class OrderReply(BaseModel):
-    """How far an order to revoke has come; `waiting` are the first of those not proven yet."""
-
-    order: int
-    matched: int
-    proven: int
-    waiting: list[OperatorTask]
-
-
-class StatusReply(BaseModel):
-    """Whether the daemon can do its work."""
-
-    ready: ReadyReply
-    node: str
-    version: str
-    policy_digest: str
-    live_tasks: int
-    revoking_tasks: int
-
-
-class ReloadReply(BaseModel):
-    """What a reload did: the digest now in force, and how many tasks it ended."""
-
-    policy_digest: str
-    ended: int
-
-
 @dataclass(frozen=True, slots=True)
 class AdminApi:
     """The handlers and what they need. `reload` raises ConfigError and leaves the old policy."""
@@ -116,6 +74,8 @@ class AdminApi:
     components: Components
     reload: Callable[[], Awaitable[ReloadReply]]
     policy_digest: Callable[[], str]
+    uptime: Callable[[], float]
+    ledger_queue: Callable[[], int]
     metrics: Callable[[], bytes]
     node: str
     version: str
@@ -131,6 +91,7 @@ class AdminApi:
             [
                 web.get("/v1/admin/status", self.status, allow_head=False),
                 web.get("/v1/admin/tasks", self.tasks, allow_head=False),
+                web.get("/v1/admin/tasks/{id}", self.task, allow_head=False),
                 web.post("/v1/admin/tasks/{id}/end", self.end),
                 web.post("/v1/admin/revoke", self.revoke),
                 web.get("/v1/admin/revoke/{number}", self.order, allow_head=False),
@@ -143,22 +104,29 @@ class AdminApi:
     async def status(self, request: web.Request) -> web.Response:
         """Components with reasons, and what is in force."""
         self._require(request, Role.AUDITOR, Role.OPERATOR)
-        states = [view.state for view in self.operators.overview()]
+        figures = self.operators.figures()
         return _json(
             StatusReply(
                 ready=readiness(self.components),
                 node=self.node,
                 version=self.version,
                 policy_digest=self.policy_digest(),
-                live_tasks=states.count(TaskState.ACTIVE),
-                revoking_tasks=states.count(TaskState.REVOKING),
+                uptime_seconds=round(self.uptime(), 3),
+                live_tasks=figures.in_state(TaskState.ACTIVE),
+                revoking_tasks=figures.in_state(TaskState.REVOKING),
+                backlog=backlog_reply(figures, self.ledger_queue()),
             )
         )
 
     async def tasks(self, request: web.Request) -> web.Response:
         """List what is live."""
         self._require(request, Role.AUDITOR, Role.OPERATOR)
-        return _json(TasksReply(tasks=[_task(view) for view in self.operators.overview()]))
+        return _json(TasksReply(tasks=[operator_task(view) for view in self.operators.overview()]))
+
+    async def task(self, request: web.Request) -> web.Response:
+        """Show one task, live or lately ended."""
+        self._require(request, Role.AUDITOR, Role.OPERATOR)
+        return _json(detail_reply(await self.operators.show(request.match_info["id"])))
 
     async def end(self, request: web.Request) -> web.Response:
         """End a task, whoever started it."""
@@ -177,14 +145,14 @@ class AdminApi:
         self.log.warning("operator_revoke", by=name, value=value, cause=body.cause, uid=peer.uid)
         by = EndedBy(peer.uid, body.reason)
         order = await self.operators.revoke(_selector(name, value), EndCause(body.cause), by)
-        return _json(_order(order), 202)
+        return _json(order_reply(order), 202)
 
     async def order(self, request: web.Request) -> web.Response:
         """How far an order to revoke has come; waits a second for it to come further."""
         self._require(request, Role.OPERATOR, Role.AUDITOR)
         text = request.match_info["number"]
         number = int(text) if NUMBER.fullmatch(text) else 0  # which no order has
-        return _json(_order(await self.operators.order(number, ORDER_WAIT)))
+        return _json(order_reply(await self.operators.order(number, ORDER_WAIT)))
 
     async def load_again(self, request: web.Request) -> web.Response:
         """Load the policy files again: all or nothing."""
@@ -226,28 +194,3 @@ def _selector(name: str, value: str) -> Selector:
                 fix="write it as under `who` in a policy",
             ) from error
     return everything() if name == "all" else _SELECTORS[name](value)
-
-
-def _order(view: OrderView) -> OrderReply:
-    return OrderReply(
-        order=view.number,
-        matched=view.matched,
-        proven=view.proven,
-        waiting=[_task(task) for task in view.waiting],
-    )
-
-
-def _task(view: OperatorView) -> OperatorTask:
-    return OperatorTask(
-        id=view.id,
-        definition=view.definition,
-        state=view.state.value,
-        spiffe_id=view.spiffe_id,
-        uid=view.uid,
-        started_seconds_ago=round(view.started_seconds_ago, 3),
-        expires_at=view.expires_at.isoformat(),
-        end_cause=view.cause.value if view.cause else None,
-        user_names=list(view.user_names),
-        revocation_attempts_failed=view.attempts_failed,
-        last_problem=view.last_problem,
-    )

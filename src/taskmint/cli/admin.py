@@ -1,5 +1,5 @@
 """
-The operator's commands over the admin socket: status, tasks, end, reload.
+The operator's commands over the admin socket: status, end, reload.
 
 Who may do what the daemon decides, by the kernel's word on who connects. Exit codes: 0 yes, 1 a
 finding or a refusal, 2 wrong use, 3 nobody answers.
@@ -12,6 +12,8 @@ from typing import Any, Final
 import click
 
 from .admin_socket import EXIT_FINDING, ask, common, printable, show, table
+from .tasks import task_id
+from .terminal import coloured
 
 _RELOAD_SECONDS: Final = 30.0
 
@@ -25,29 +27,20 @@ def status(socket: str, output: str) -> None:
     Exits 0 when tasks can be started now, 1 when not, 3 when nobody answers.
     """
     reply = ask(socket, "GET", "/v1/admin/status")
-    show(reply, output, _status_text)
+    show(reply, output, status_text)
     if reply.get("ready", {}).get("status") != "ready":
         sys.exit(EXIT_FINDING)
 
 
 @click.command()
 @common
-def tasks(socket: str, output: str) -> None:
-    """List the tasks that are not over, oldest first."""
-    show(ask(socket, "GET", "/v1/admin/tasks"), output, _tasks_text)
-
-
-@click.command()
-@common
-@click.argument("task", metavar="TASK_ID")
+@click.argument("task", metavar="TASK_ID", callback=task_id)
 def end(socket: str, output: str, task: str) -> None:
     """
     End a task, whoever started it, and wait until its credentials are gone.
 
     Exits 0 when that is proven, 1 when it is not yet (the daemon goes on) or was refused.
     """
-    if not task.isascii() or not task.replace("_", "").isalnum():
-        raise click.BadParameter("a task id is tm_ and 26 letters and digits", param_hint="TASK_ID")
     reply = ask(socket, "POST", f"/v1/admin/tasks/{task}/end")
     show(reply, output, _end_text)
     if reply.get("state") == "revoking":
@@ -61,33 +54,29 @@ def reload(socket: str, output: str) -> None:
     show(ask(socket, "POST", "/v1/admin/reload", _RELOAD_SECONDS), output, _reload_text)
 
 
-def _status_text(reply: Mapping[str, Any]) -> str:
-    components = reply["ready"]["components"]
+def status_text(reply: Mapping[str, Any]) -> str:
+    """Write what `GET /v1/admin/status` answers as lines."""
+    components, backlog = reply["ready"]["components"], reply["backlog"]
+    waiting = (
+        f"{backlog['mints_waiting']} starts wait for Vault, {backlog['ledger_queue']} rows for the"
+        " disk"
+    )
+    unproven = f"{backlog['revocations_unproven']} unproven"
+    if backlog["revocations_unproven"]:
+        unproven += f", the oldest for {backlog['oldest_unproven_seconds']:.0f} s"
+    unproven += "".join(f"; {count} at {at}" for at, count in backlog["unproven_at"].items())
     rows = [
         (reply["ready"]["status"], f"node {reply['node']}, taskmint {reply['version']}"),
         *((name, part["reason"] or part["status"]) for name, part in sorted(components.items())),
         ("policy", reply["policy_digest"]),
+        ("running", f"for {reply['uptime_seconds']:.0f} s"),
         ("tasks", f"{reply['live_tasks']} live, {reply['revoking_tasks']} revoking"),
+        ("revocations", unproven),
+        ("backlog", waiting),
     ]
-    return table(rows)
-
-
-def _tasks_text(reply: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            task["id"],
-            task["state"],
-            task["definition"],
-            task["spiffe_id"],
-            f"{task['started_seconds_ago']:.0f}s",
-            task["expires_at"],
-            task["last_problem"] or "",
-        )
-        for task in reply["tasks"]
-    ]
-    if not rows:
-        return "no live tasks"
-    return table([("TASK", "STATE", "DEFINITION", "CALLER", "AGE", "DEADLINE", ""), *rows])
+    first, *lines = table(rows).splitlines()
+    word = reply["ready"]["status"]
+    return "\n".join([first.replace(word, coloured(word), 1), *lines])
 
 
 def _end_text(reply: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 import click
@@ -10,6 +11,8 @@ import click
 from taskmint.client import calls
 from taskmint.client.blocking import exchange
 from taskmint.client.errors import BadAnswer, ClientError, Refused, Unreachable
+
+from .terminal import progress
 
 EXIT_FINDING: Final = 1
 EXIT_UNREACHABLE: Final = 3
@@ -21,18 +24,22 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def common(command: Command) -> Command:
-    """Add the options that every command here has."""
-    socket = click.option(
+    """Add the options that nearly every command here has."""
+    output = click.option(
+        "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
+    )
+    return common_socket(output(command))
+
+
+def common_socket(command: Command) -> Command:
+    """Add the option that every command here has."""
+    return click.option(
         "--socket",
         envvar="TASKMINT_ADMIN_SOCKET",
         default=_DEFAULT_SOCKET,
         show_default=True,
         help="The daemon's admin socket.",
-    )
-    output = click.option(
-        "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
-    )
-    return socket(output(command))
+    )(command)
 
 
 def ask(
@@ -40,7 +47,8 @@ def ask(
 ) -> dict[str, Any]:
     """Ask the daemon; explains on stderr and exits when it does not answer as hoped."""
     try:
-        return exchange(socket, calls.request(method, target, {}, body), seconds)
+        with progress("waiting for the daemon"):
+            return exchange(socket, calls.request(method, target, {}, body), seconds)
     except ClientError as error:
         code = f" ({error.code})" if isinstance(error, Refused) else ""
         fix = f"; {error.fix}" if error.fix else ""
@@ -52,15 +60,26 @@ def ask(
 def show(
     reply: Mapping[str, Any], output: str, as_text: Callable[[Mapping[str, Any]], str]
 ) -> None:
+    """Print an answer, as JSON or as text."""
+    click.echo(page(reply, output, as_text))
+
+
+def page(reply: Mapping[str, Any], output: str, as_text: Callable[[Mapping[str, Any]], str]) -> str:
+    """Write an answer as JSON or as text; exits when it is not one of this version's."""
     if output == "json":
-        click.echo(json.dumps(reply, indent=2, sort_keys=True))
-        return
+        return json.dumps(reply, indent=2, sort_keys=True)
+    with understood():
+        return as_text(reply)
+
+
+@contextmanager
+def understood() -> Iterator[None]:
+    """Inside, an answer is taken apart; one of another shape is said to be so, and exits."""
     try:
-        text = as_text(reply)
+        yield
     except (KeyError, TypeError, AttributeError):
         click.echo("taskmint: the answer is not that of this version's daemon", err=True)
         sys.exit(EXIT_UNREACHABLE)
-    click.echo(text)
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:

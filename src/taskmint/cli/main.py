@@ -10,7 +10,9 @@ _COMMANDS: Final = {
     "serve": ("taskmint.cli.serve", "Run the daemon."),
     "run": ("taskmint.cli.run", "Run a command inside a task."),
     "status": ("taskmint.cli.admin", "Show whether the daemon can do its work."),
-    "tasks": ("taskmint.cli.admin", "List live tasks."),
+    "tasks": ("taskmint.cli.tasks", "List live tasks."),
+    "show": ("taskmint.cli.tasks", "Tell everything about one task."),
+    "top": ("taskmint.cli.top", "Watch the daemon and its tasks, live."),
     "end": ("taskmint.cli.admin", "End a task as operator."),
     "revoke": ("taskmint.cli.revoke", "The kill switch: end many tasks, wait for the proof."),
     "reload": ("taskmint.cli.admin", "Load the policy files again."),
@@ -20,6 +22,7 @@ _COMMANDS: Final = {
     "config": ("taskmint.cli.config", "Check and show the daemon's configuration."),
     "dev": ("taskmint.cli.dev", "Run the embedded development stack."),
     "demo": ("taskmint.cli.demo", "Tell the whole story on real servers, in a minute."),
+    "completion": ("taskmint.cli.completion", "Print what completes commands in a shell."),
 }
 
 

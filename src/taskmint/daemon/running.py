@@ -10,7 +10,8 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from taskmint.api.admin_api import AdminApi, Members, ReloadReply, Role
+from taskmint.api.admin_api import AdminApi, Members, Role
+from taskmint.api.admin_bodies import ReloadReply
 from taskmint.api.connection import TlsTerms
 from taskmint.api.gate import Serving
 from taskmint.api.readiness import Components
@@ -93,12 +94,15 @@ class Running:
     ) -> Callable[[Serving], web.Application]:
         """The admin socket's application, still without its door."""
         parts = self._parts
+        started = parts.clock.boottime()
         return AdminApi(
             operators=parts.service.operators,
             roles=roles,
             components=parts.components(),
             reload=self.reload,
             policy_digest=lambda: parts.in_force.policy.digest,
+            uptime=lambda: parts.clock.boottime() - started,
+            ledger_queue=lambda: parts.ledger.waiting,
             metrics=lambda: parts.metrics.text().encode(),
             node=parts.node,
             version=importlib.metadata.version("taskmint"),

@@ -140,7 +140,6 @@ class Changer:
         self.outside.log.info("task_changed", task=task.id, revision=revision.number)
 
     def _failed(self, task: Task, revision: Revision, error: TaskmintError) -> None:
-        self.outside.observer.refused(error.code)
         self.outside.log.warning("change_failed", task=task.id, code=error.code)
         task.change_key = None
         if revision.may_stand():

@@ -63,7 +63,6 @@ class Decider:
 
     async def _refuse(self, caller: Caller, entry: Entry, code: str) -> None:
         self._remember(caller, granted=False)
-        self._outside.observer.refused(code)
         try:
             await self._outside.ledger.append(entry)
         except Unavailable as error:

@@ -36,6 +36,11 @@ class Minter:
         self._boot_id = settings.boot_id
         self._queue = MintQueue(settings.limits.mints_in_flight)
 
+    @property
+    def waiting(self) -> int:
+        """How many mints wait for a place."""
+        return self._queue.waiting
+
     async def mint(self, task: Task, revision: Revision) -> Mapping[str, Minted]:
         """
         Do the five steps when there is a place for it.

@@ -14,9 +14,17 @@ from taskmint.policy.pattern import build_index, parse_pattern
 from taskmint.ports import Clock
 
 from .ending import Ender
+from .figures import Figures, figures_of
 from .register import Register
 from .task import EndedBy, Task
-from .views import OperatorView, TaskView, operators_view, owners_view
+from .views import (
+    OperatorDetail,
+    OperatorView,
+    TaskView,
+    operators_detail,
+    operators_view,
+    owners_view,
+)
 
 ORDERS_REMEMBERED: Final = 16
 SHOWN: Final = 20
@@ -63,10 +71,13 @@ class OrderView:
 class Operators:
     """The operators' side of the register."""
 
-    def __init__(self, clock: Clock, register: Register, ender: Ender) -> None:
+    def __init__(
+        self, clock: Clock, register: Register, ender: Ender, mints_waiting: Callable[[], int]
+    ) -> None:
         self._clock = clock
         self._register = register
         self._ender = ender
+        self._mints_waiting = mints_waiting
         self._numbers = itertools.count(1)
         self._orders: deque[tuple[int, tuple[Task, ...]]] = deque(maxlen=ORDERS_REMEMBERED)
 
@@ -74,11 +85,19 @@ class Operators:
         """Every task that is not over, oldest first."""
         return [operators_view(task, self._clock) for task in self._register if not task.over]
 
+    def figures(self) -> Figures:
+        """Count what there is."""
+        unproven = self._register.admission.unproven
+        now = self._clock.boottime()
+        return figures_of(self._register, unproven, self._mints_waiting(), now)
+
+    async def show(self, task_id: str) -> OperatorDetail:
+        """Show one task, live or lately ended. Raises NotFound, Unavailable."""
+        return operators_detail(await self._known(task_id), self._clock)
+
     async def end(self, task_id: str, by: EndedBy, wait: timedelta) -> TaskView:
         """End one task and wait for the proof. Raises NotFound, Unavailable."""
-        task = await self._register.find(task_id)
-        if task is None:
-            raise NotFound(Code.TASK_NOT_FOUND, "no such task", fix="see `taskmint tasks`")
+        task = await self._known(task_id)
         self._ender.end(task, EndCause.OPERATOR, by)
         await task.changed.until(lambda: task.over, wait)
         return owners_view(task, self._clock, delivering=False)
@@ -109,6 +128,16 @@ class Operators:
         if left is not None:
             await left.changed.until(lambda: left.over, wait)
         return self._view(*order)
+
+    async def _known(self, task_id: str) -> Task:
+        task = await self._register.find(task_id)
+        if task is None:
+            raise NotFound(
+                Code.TASK_NOT_FOUND,
+                "the daemon knows no such task",
+                fix="see `taskmint tasks`; what ended long ago stands in `taskmint audit show`",
+            )
+        return task
 
     def _view(self, number: int, tasks: tuple[Task, ...]) -> OrderView:
         waiting = [task for task in tasks if not task.over]

@@ -65,7 +65,7 @@ class TaskService:
         self._changer = Changer(*given)
         self._recovery = Recovery(outside, settings, register, ender, keeper)
         self._followers = Followers(outside.clock, ender)
-        self.operators = Operators(outside.clock, register, ender)
+        self.operators = Operators(outside.clock, register, ender, lambda: minter.waiting)
 
     async def __aenter__(self) -> Self:
         return self

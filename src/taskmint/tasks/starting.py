@@ -135,7 +135,6 @@ class Starter:
             ) from error
 
     def _failed(self, task: Task, error: TaskmintError) -> None:
-        self.outside.observer.refused(error.code)
         self.outside.log.warning("start_failed", task=task.id, code=error.code)
         self.register.release_key(task)
         if task.current.may_stand():

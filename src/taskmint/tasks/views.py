@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import TaskId
-from taskmint.ports import Clock, Minted
+from taskmint.ports import BoundProcess, BoundUnit, Clock, Minted
 
 from .task import Guarantee, Task
 
@@ -54,6 +54,29 @@ class OperatorView:
     user_names: tuple[str, ...]
     attempts_failed: int
     last_problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorDetail:
+    """
+    One task as an operator sees it, whole. `bound` says to what it is bound, if to anything.
+
+    `entitlements` has, by name, the kind, where it is minted, and how far its end is proven.
+    """
+
+    view: OperatorView
+    purpose: str
+    ticket: str | None
+    context: Mapping[str, str]
+    parameters: Mapping[str, str | int | bool]
+    bound: str | None
+    guarantee: Guarantee
+    guaranteed_until: datetime
+    revision: int
+    policy_digest: str
+    evidence: str
+    entitlements: Mapping[str, tuple[str, str, str]]
+    revocation_seconds: float | None
 
 
 def owners_view(task: Task, clock: Clock, *, delivering: bool = True) -> TaskView:
@@ -107,3 +130,32 @@ def operators_view(task: Task, clock: Clock) -> OperatorView:
         attempts_failed=task.attempts_failed,
         last_problem=task.last_problem,
     )
+
+
+def operators_detail(task: Task, clock: Clock) -> OperatorDetail:
+    """Show everything about a task that is no secret."""
+    request = task.given.request
+    return OperatorDetail(
+        view=operators_view(task, clock),
+        purpose=request.purpose,
+        ticket=request.ticket,
+        context=request.context,
+        parameters=request.parameters,
+        bound=_bound(task.watch.process) if task.watch else None,
+        guarantee=task.guarantee,
+        guaranteed_until=clock.utcnow() + task.guaranteed_for(clock.boottime()),
+        revision=task.current.number,
+        policy_digest=task.scope.policy_digest,
+        evidence=task.evidence,
+        entitlements={
+            item.name: (item.kind.value, f"{item.mount}/{item.path}", item.proof.value)
+            for item in task.scope.entitlements
+        },
+        revocation_seconds=task.revocation_seconds,
+    )
+
+
+def _bound(process: BoundProcess | BoundUnit) -> str:
+    if isinstance(process, BoundUnit):
+        return f"unit {process.path}"
+    return f"{process.kind} {process.pid}"
