@@ -120,12 +120,12 @@ def does_io(module: Module) -> Iterator[str]:
 
 
 def builds_a_caller(module: Module) -> Iterator[str]:
-    """P2: a Caller exists only because the identity package proved it."""
+    """P2: a Caller or an Approver exists only because the identity package proved it."""
     if module.layer != "identity":
         yield from (
             f"line {node.lineno}"
             for node in ast.walk(module.tree)
-            if isinstance(node, ast.Call) and called(node) == "Caller"
+            if isinstance(node, ast.Call) and called(node) in {"Approver", "Caller", "Vouched"}
         )
 
 
@@ -251,6 +251,8 @@ def test_the_workload_api_stub_is_imported_once_per_side() -> None:
         (does_io, "policy/x", "now = datetime.now()"),
         (does_io, "model/x", "open('x')"),
         (builds_a_caller, "api/x", "c = caller.Caller(1)"),
+        (builds_a_caller, "tasks/x", "a = Approver('ann')"),
+        (builds_a_caller, "api/x", "v = Vouched(statement, approver, 'key')"),
         (imports_from_another_home, "tasks/x", "import sqlite3"),
         (imports_from_another_home, "devstack/x", "from hvac.api import auth"),
         (catches_all, "api/x", "try: f()\nexcept Exception: log()"),

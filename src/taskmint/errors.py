@@ -38,6 +38,8 @@ class Code(StrEnum):
     # 403
     NOT_PERMITTED = "not_permitted"
     ROLE_MISSING = "role_missing"
+    APPROVAL_INVALID = "approval_invalid"
+    APPROVAL_REFUSED = "approval_refused"
     # 404
     TASK_NOT_FOUND = "task_not_found"
     PATH_NOT_FOUND = "path_not_found"

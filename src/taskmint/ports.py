@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from .model.approval import Statement, Vouched
 from .model.caller import Caller
 from .model.peer import Peer
 from .model.scope import BindKind, Entitlement, Json, Scope
@@ -58,6 +59,16 @@ class Authorities(Protocol):
 
     async def changed(self, after: int) -> int:
         """Wait until `stands` may have other answers; pass 0, then what it returned last."""
+
+
+class Approvers(Protocol):
+    """Says who vouches for a statement; nothing in the statement does."""
+
+    def verify(self, text: str) -> Vouched:
+        """Verify a compact JWS. Raises Denied(approval_invalid)."""
+
+    def vouch_local(self, uid: int, statement: Statement) -> Vouched:
+        """Take the kernel's word for who speaks. Raises Denied(approval_refused)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,13 +80,13 @@ def _authority(jwk: Object) -> JwtAuthority | None:
         return None
     if not isinstance(key_id, str) or not key_id:
         raise ValueError("a JWT authority has a key id")
-    key, algorithms = _ec_key(jwk) if kind == "EC" else _rsa_key(jwk)
+    key, algorithms = ec_key(jwk) if kind == "EC" else rsa_key(jwk)
     if "alg" in jwk:
         algorithms = frozenset(name for name in algorithms if name == jwk["alg"])
     return JwtAuthority(key_id, key, algorithms) if algorithms else None
 
 
-def _ec_key(jwk: Object) -> tuple[PublicKey, frozenset[str]]:
+def ec_key(jwk: Object) -> tuple[PublicKey, frozenset[str]]:
     """Read RFC 7518, section 6.2.1; the point is checked to lie on its curve."""
     name = jwk.get("crv")
     if not isinstance(name, str) or name not in _CURVES:
@@ -96,7 +96,7 @@ def _ec_key(jwk: Object) -> tuple[PublicKey, frozenset[str]]:
     return numbers.public_key(), frozenset({algorithm})
 
 
-def _rsa_key(jwk: Object) -> tuple[PublicKey, frozenset[str]]:
+def rsa_key(jwk: Object) -> tuple[PublicKey, frozenset[str]]:
     """Read RFC 7518, section 6.3.1."""
     key = rsa.RSAPublicNumbers(_integer(jwk, "e"), _integer(jwk, "n")).public_key()
     if key.key_size < MIN_RSA_BITS:
