@@ -6,6 +6,7 @@ import pytest
 
 from taskmint.client.answers import Started
 from taskmint.client.errors import BadAnswer, ClientError, Interrupted, Refused, Unreachable
+from taskmint.client.proof import Proof
 from taskmint.client.timing import Patience, Pulse
 
 BUSY = Refused(503, "vault_unavailable", "away", fix="", retry_after=1.0)
@@ -15,7 +16,7 @@ DENIED = Refused(403, "not_permitted", "no", fix="", retry_after=None)
 def pulse(heartbeat: float | None, reprove: float | None) -> Pulse:
     """The pulse of a task with these intervals, started at 0 with the token `a`."""
     now = datetime.now(UTC)
-    return Pulse(Started("tm_x", now, now, heartbeat, reprove, {}), "a", 0.0)
+    return Pulse(Started("tm_x", now, now, heartbeat, reprove, {}), Proof("a"), 0.0)
 
 
 def pauses(patience: Patience, *errors: ClientError) -> list[float | None]:
@@ -69,15 +70,15 @@ def test_the_shorter_interval_counts(
 def test_a_new_token_is_wanted_until_a_new_one_was_shown() -> None:
     """From a third of the interval on; the same token again proves nothing new."""
     beat = pulse(None, 30.0)
-    assert not beat.wants_new_token(9.9)
-    assert beat.wants_new_token(10.0)
-    beat.beaten("a", 10.0)
-    assert beat.wants_new_token(10.0)
-    beat.beaten("b", 12.0)
-    assert not beat.wants_new_token(21.9)
-    assert beat.wants_new_token(22.0)
+    assert not beat.wants_new_svid(9.9)
+    assert beat.wants_new_svid(10.0)
+    beat.beaten(Proof("a"), 10.0)
+    assert beat.wants_new_svid(10.0)
+    beat.beaten(Proof("b"), 12.0)
+    assert not beat.wants_new_svid(21.9)
+    assert beat.wants_new_svid(22.0)
 
 
 def test_without_reproof_no_new_token_is_wanted() -> None:
     """Heartbeats show whatever token is held."""
-    assert not pulse(30.0, None).wants_new_token(1e9)
+    assert not pulse(30.0, None).wants_new_svid(1e9)

@@ -12,10 +12,11 @@ import pytest_asyncio
 
 from taskmint.client.client import TaskmintClient
 from taskmint.client.errors import Refused
-from taskmint.client.workload_api import WorkloadApi
+from taskmint.client.workload_api import MutualTls, WorkloadApi
 from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.psql import libpq_environment, postgres_binaries
 from taskmint.devstack.stack import Stack
+from taskmint.devstack.stack_files import DAEMON_ID
 
 from e2e.conftest import Ground
 from e2e.ground import Workload, admin
@@ -88,7 +89,9 @@ def memory() -> Iterator[Path]:
     directory.rmdir()
 
 
-async def run(stack: Stack, memory: Path, command: str) -> asyncio.subprocess.Process:
+async def run(
+    stack: Stack, memory: Path, command: str, **environment: str
+) -> asyncio.subprocess.Process:
     """Start `taskmint run` as the registered workload; psql finds its password in a file."""
     libpq = libpq_environment(stack.postgres.superuser_dsn())
     del libpq["PGPASSWORD"], libpq["PGUSER"]
@@ -102,6 +105,7 @@ async def run(stack: Stack, memory: Path, command: str) -> asyncio.subprocess.Pr
             "PATH": f"{postgres_binaries()}:{os.environ['PATH']}",
             "PGPASSFILE": f"{memory}/pgpass",
             **stack.environment(),
+            **environment,
         },
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -123,6 +127,40 @@ async def test_psql_works_inside_a_run_and_the_file_is_gone_after_it(
 
     assert (process.returncode, err, region) == (0, b"", "eu")
     assert (await workload.query(task)).status == 2
+
+
+async def test_a_run_by_mutual_tls(stack: Stack, memory: Path) -> None:
+    """Named, the daemon proves who it is, and the certificate proves the workload: no token."""
+    query = "psql -XAtc 'SELECT DISTINCT region FROM orders'"
+    process = await run(stack, memory, query, TASKMINT_DAEMON_ID=DAEMON_ID)
+    out, err = await process.communicate()
+
+    assert (process.returncode, out, err) == (0, b"eu\n", b"")
+    code, said = await admin(stack, "tasks")
+    assert (code, said) == (0, "no live tasks\n")
+
+
+async def test_a_run_that_expects_another_daemon(stack: Stack, memory: Path) -> None:
+    """The real daemon is not the one that was named: nothing is started, nothing runs."""
+    other = f"{DAEMON_ID}-of-another-node"
+    process = await run(stack, memory, "echo ran", TASKMINT_DAEMON_ID=other)
+    out, err = await process.communicate()
+
+    assert (process.returncode, out) == (125, b"")
+    assert DAEMON_ID.encode() in err
+
+
+async def test_p12_a_program_by_mutual_tls(stack: Stack, canaries: Canaries) -> None:
+    """The asyncio client: a whole task with the certificate alone, proven in the answer's end."""
+    svid = MutualTls(DAEMON_ID, stack.workload_api.endpoint)
+    async with (
+        TaskmintClient(str(stack.paths.task_socket), svid) as connected,
+        connected.task("e2e-beating", purpose="to live") as task,
+    ):
+        canaries.plant(task.credentials["reader"].data["token"], "a handed token")
+
+    assert task.ended is not None
+    assert task.ended.state == "revoked"
 
 
 async def test_a_container_can_ask_for_health_without_an_identity(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ class Asked:
     """One request as it arrived."""
 
     what: str  # "start", "heartbeat", "end"
-    token: str
+    token: str  # or "" over TLS
     headers: dict[str, str]
     body: Any = None
     outcome: str = ""
+    leaf: bytes | None = None  # the caller's certificate, over TLS
 
 
 @dataclass
@@ -40,6 +42,7 @@ class FakeDaemon:
     """Set the knobs before the request they are meant for."""
 
     socket: Path
+    terms: ssl.SSLContext | None = None  # speaks TLS where there are any
     credentials: Credentials = field(default_factory=dict)
     heartbeat_seconds: float | None = None
     reprove_seconds: float | None = None
@@ -67,7 +70,7 @@ class FakeDaemon:
         )
         runner = web.AppRunner(app)
         await runner.setup()
-        await web.UnixSite(runner, str(self.socket)).start()
+        await web.UnixSite(runner, str(self.socket), ssl_context=self.terms).start()
         try:
             yield self
         finally:
@@ -104,9 +107,11 @@ class FakeDaemon:
     async def _note(self, request: web.Request, what: str, **more: Any) -> None:
         assert request.headers.get("X-Taskmint-Request") == "true"
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        assert scheme == "Bearer"
+        session = request.get_extra_info("ssl_object")
+        assert scheme == ("Bearer" if session is None else "")
+        leaf = None if session is None else session.getpeercert(binary_form=True)
         async with self.changed:
-            self.asked.append(Asked(what, token, dict(request.headers), **more))
+            self.asked.append(Asked(what, token, dict(request.headers), leaf=leaf, **more))
             self.changed.notify_all()
         if self.answers and self.answers[0][0] == what:
             raise _Instead(self.answers.popleft()[1]())

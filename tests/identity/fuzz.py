@@ -23,8 +23,9 @@ with atheris.instrument_imports(include=["taskmint.identity", "taskmint.model"])
     from taskmint.errors import Unproven
     from taskmint.identity.jwt_bundle import parse_jwt_bundle
     from taskmint.identity.jwt_svid import JwtRules, verify_jwt_svid
-    from taskmint.identity.x509_context import parse_x509_bundle, split_der
+    from taskmint.identity.x509_context import parse_x509_bundle
     from taskmint.identity.x509_svid import verify_x509_svid
+    from taskmint.model.der import split_der
     from taskmint.model.spiffe import SpiffeId
 
 from identity.pki import root

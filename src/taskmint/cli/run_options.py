@@ -17,7 +17,8 @@ _EPILOG: Final = """\
 exit codes: the command's own; 128+N when signal N ended it; 126 or 127 when it cannot be executed
 or found; 125 when taskmint itself failed
 
-environment: TASKMINT_SOCKET, SPIFFE_ENDPOINT_SOCKET
+environment: TASKMINT_SOCKET, SPIFFE_ENDPOINT_SOCKET; TASKMINT_DAEMON_ID, the daemon's SPIFFE ID,
+which it must prove in mutual TLS before it learns anything
 """
 
 

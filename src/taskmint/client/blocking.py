@@ -10,14 +10,21 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from . import calls, svid
 from .answers import FORGOTTEN, Credential, Ended, Started, ended, started
 from .errors import ClientError, Refused
 from .http1 import Answer
-from .http2 import GrpcFailure
+from .http2 import GrpcFailure, UnaryCall
+from .proof import Proof
 from .timing import Patience, Pulse, is_forgotten, is_over
+
+if TYPE_CHECKING:
+    from .mutual_tls import Terms
+
+T = TypeVar("T")
 
 _CHUNK: Final = 65536
 
@@ -26,19 +33,22 @@ class BlockingClient:
     """
     A daemon and a Workload API, both where the environment says.
 
-    Every method raises Unreachable, Interrupted, BadAnswer, Refused or NoIdentity.
+    Where it names the daemon's SPIFFE ID, too, they speak by mutual TLS. Every method raises
+    Unreachable, Interrupted, BadAnswer, Refused, WrongDaemon or NoIdentity.
     """
 
     def __init__(self) -> None:
         self._socket = calls.default_socket()
-        self._held: svid.Svid | None = None
+        self._daemon = calls.expected_daemon()
+        self._held = Proof()
+        self._held_until = 0.0  # by the monotonic clock
 
-    def token(self, *, fresh: bool = False) -> str:
-        """Return a JWT-SVID; `fresh` asks the Workload API again."""
-        held = self._held
-        if fresh or held is None or time.time() >= held.refresh_at:
-            held = self._held = _fetch()
-        return held.token
+    def proof(self, *, fresh: bool = False) -> Proof:
+        """Return what proves this process; `fresh` asks the Workload API again."""
+        if fresh or time.monotonic() >= self._held_until:
+            self._held, seconds = _token() if self._daemon is None else _terms(self._daemon)
+            self._held_until = time.monotonic() + seconds
+        return self._held
 
     def start(
         self, body: Mapping[str, object], meanwhile: Callable[[], None] | None = None
@@ -52,17 +62,17 @@ class BlockingClient:
         patience = Patience(time.monotonic(), at_first=False)
         while True:
             try:
-                token, answer = self._call(
-                    lambda token: calls.start(token, body, key), calls.START_SECONDS, meanwhile
+                proof, answer = self._call(
+                    lambda proof: calls.start(proof, body, key), calls.START_SECONDS, meanwhile
                 )
-                return BlockingTask(self, started(answer), token)
+                return BlockingTask(self, started(answer), proof)
             except ClientError as error:
                 _pause_or_raise(patience, error)
 
-    def heartbeat(self, task: str, token: str) -> None:
+    def heartbeat(self, task: str, proof: Proof) -> None:
         """Say that a task lives."""
-        request = calls.heartbeat(token, task)
-        started(exchange(self._socket, request, calls.HEARTBEAT_SECONDS))
+        request = calls.heartbeat(proof, task)
+        started(exchange(self._socket, request, calls.HEARTBEAT_SECONDS, terms=proof.terms))
 
     def end(self, task: str, outcome: calls.Outcome) -> Ended:
         """End a task; a daemon that is away is asked again for ten seconds."""
@@ -70,7 +80,7 @@ class BlockingClient:
         while True:
             try:
                 _, answer = self._call(
-                    lambda token: calls.end(token, task, outcome), calls.END_SECONDS
+                    lambda proof: calls.end(proof, task, outcome), calls.END_SECONDS
                 )
                 return ended(answer)
             except ClientError as error:
@@ -80,27 +90,28 @@ class BlockingClient:
 
     def _call(
         self,
-        request: Callable[[str], bytes],
+        request: Callable[[Proof], bytes],
         seconds: float,
         meanwhile: Callable[[], None] | None = None,
-    ) -> tuple[str, dict[str, Any]]:
-        token = self.token()
+    ) -> tuple[Proof, dict[str, Any]]:
+        proof = self.proof()
         try:
-            return token, exchange(self._socket, request(token), seconds, meanwhile)
+            answer = exchange(self._socket, request(proof), seconds, meanwhile, proof.terms)
         except Refused as error:
-            newer = self.token(fresh=True) if calls.wants_another_token(error) else token
-            if newer == token:
+            newer = self.proof(fresh=True) if calls.wants_another_svid(error) else proof
+            if newer.shows(proof):
                 raise
-        return newer, exchange(self._socket, request(newer), seconds)
+            return newer, exchange(self._socket, request(newer), seconds, terms=newer.terms)
+        return proof, answer
 
 
 class BlockingTask:
     """A task under way. `keep` says that it lives, from a thread of its own, until `end`."""
 
-    def __init__(self, client: BlockingClient, view: Started, token: str) -> None:
+    def __init__(self, client: BlockingClient, view: Started, proof: Proof) -> None:
         self._client = client
         self._view = view
-        self._token = token
+        self._proof = proof
         self._ending = threading.Event()
 
     @property
@@ -114,7 +125,7 @@ class BlockingTask:
 
         `on_over` is called once, in their thread, when the daemon says that the task has ended.
         """
-        pulse = Pulse(self._view, self._token, time.monotonic())
+        pulse = Pulse(self._view, self._proof, time.monotonic())
         if pulse.interval is not None:
             arguments = (pulse, pulse.interval, on_over)
             threading.Thread(target=self._beat, args=arguments, daemon=True).start()
@@ -128,8 +139,8 @@ class BlockingTask:
         pause = interval / 3
         while not self._ending.wait(pause):
             try:
-                token = self._client.token(fresh=pulse.wants_new_token(time.monotonic()))
-                self._client.heartbeat(self._view.id, token)
+                proof = self._client.proof(fresh=pulse.wants_new_svid(time.monotonic()))
+                self._client.heartbeat(self._view.id, proof)
             except ClientError as error:
                 if is_over(error):
                     if not self._ending.is_set():
@@ -137,7 +148,7 @@ class BlockingTask:
                     return
                 pause = interval / 12
             else:
-                pulse.beaten(token, time.monotonic())
+                pulse.beaten(proof, time.monotonic())
                 pause = interval / 3
 
 
@@ -171,6 +182,14 @@ class _Line:
         self._connection.settimeout(self._left())
         self._connection.connect(address)
 
+    def secure(self, terms: "Terms") -> None:
+        """Go on in TLS, with the daemon that was expected. Raises WrongDaemon."""
+        self._connection.settimeout(self._left())
+        self._connection = terms.secure(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()
+
     def _left(self) -> float:
         left = self._deadline - time.monotonic()
         if left <= 0:
@@ -179,19 +198,24 @@ class _Line:
 
 
 def exchange(
-    path: str, request: bytes, seconds: float, meanwhile: Callable[[], None] | None = None
+    path: str,
+    request: bytes,
+    seconds: float,
+    meanwhile: Callable[[], None] | None = None,
+    terms: "Terms | None" = None,
 ) -> dict[str, Any]:
     """
     Send a request to the daemon and read its answer: a connection each, with a deadline.
 
-    `meanwhile` is called between the two.
+    `meanwhile` is called between the two; where there are `terms`, both go over TLS.
     """
     answer = Answer()
     sent = False
     try:
-        with socket.socket(socket.AF_UNIX) as connection:
-            line = _Line(connection, time.monotonic() + seconds)
+        with closing(_Line(socket.socket(socket.AF_UNIX), time.monotonic() + seconds)) as line:
             line.connect(path)
+            if terms is not None:
+                line.secure(terms)
             sent = True
             line.send(request)
             if meanwhile is not None:
@@ -203,18 +227,32 @@ def exchange(
     return calls.read(answer)
 
 
-def _fetch() -> svid.Svid:
-    """Ask the Workload API for a token."""
+def _token() -> tuple[Proof, float]:
+    """Ask for a JWT-SVID; also returns for how many seconds it is to be held."""
+    held = _ask(svid.question(svid.DEFAULT_AUDIENCE), svid.read)
+    return Proof(held.token), held.refresh_at - time.time()
+
+
+def _terms(daemon: str) -> tuple[Proof, float]:
+    """Ask for an X.509-SVID; also returns for how many seconds it is to be held."""
+    from . import mutual_tls  # noqa: PLC0415 - ssl is 20 ms that most do not need
+
+    expected = mutual_tls.expected(daemon)
+    terms = _ask(mutual_tls.question(), lambda message: mutual_tls.terms(message, expected))
+    return Proof(terms=terms), mutual_tls.HOLD_SECONDS
+
+
+def _ask(call: UnaryCall, read: Callable[[bytes], T]) -> T:
+    """Ask the Workload API."""
     where = svid.endpoint(None)
-    call = svid.question(svid.DEFAULT_AUDIENCE)
+    line = _Line(socket.socket(_family(where)), time.monotonic() + svid.FETCH_SECONDS)
     try:
-        with socket.socket(_family(where)) as connection:
-            line = _Line(connection, time.monotonic() + svid.FETCH_SECONDS)
+        with closing(line):
             line.connect(where.path or (where.host, where.port))
             line.send(call.opening())
             while call.answer is None:
                 line.send(call.receive(line.receive()))
-        return svid.read(call.answer)
+        return read(call.answer)
     except (GrpcFailure, OSError, EOFError, ValueError) as error:
         raise svid.failure(where.path or where.host, error) from error
 

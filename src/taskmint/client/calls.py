@@ -11,10 +11,12 @@ from typing import Any, Final, Literal
 
 from .errors import BadAnswer, Interrupted, Refused, Unreachable
 from .http1 import Answer, encode
+from .proof import Proof
 
 Outcome = Literal["succeeded", "failed", "cancelled"]
 
 SOCKET_VARIABLE: Final = "TASKMINT_SOCKET"
+DAEMON_VARIABLE: Final = "TASKMINT_DAEMON_ID"
 DEFAULT_SOCKET: Final = "/run/taskmint/task.sock"
 
 START_SECONDS: Final = 70.0  # the daemon gives up minting after 60
@@ -36,20 +38,25 @@ def default_socket() -> str:
     return os.environ.get(SOCKET_VARIABLE) or DEFAULT_SOCKET
 
 
-def start(token: str, body: Mapping[str, object], key: str) -> bytes:
+def expected_daemon() -> str | None:
+    """Return the SPIFFE ID in TASKMINT_DAEMON_ID: named, the daemon is spoken to by mutual TLS."""
+    return os.environ.get(DAEMON_VARIABLE) or None
+
+
+def start(proof: Proof, body: Mapping[str, object], key: str) -> bytes:
     """`POST /v1/tasks`; the same key starts the same task."""
     headers = {"Content-Type": "application/json", "Idempotency-Key": key}
-    return request("POST", "/v1/tasks", _bearer(token) | headers, json.dumps(body).encode())
+    return request("POST", "/v1/tasks", _proving(proof) | headers, json.dumps(body).encode())
 
 
-def heartbeat(token: str, task: str) -> bytes:
-    """`POST /v1/tasks/{id}/heartbeat`; the token re-proves who we are."""
-    return request("POST", f"/v1/tasks/{task}/heartbeat", _bearer(token))
+def heartbeat(proof: Proof, task: str) -> bytes:
+    """`POST /v1/tasks/{id}/heartbeat`; the proof is a new one of who we are."""
+    return request("POST", f"/v1/tasks/{task}/heartbeat", _proving(proof))
 
 
-def end(token: str, task: str, outcome: Outcome) -> bytes:
+def end(proof: Proof, task: str, outcome: Outcome) -> bytes:
     """`DELETE /v1/tasks/{id}`: answered when revocation is proven, or is taking long."""
-    return request("DELETE", f"/v1/tasks/{task}?outcome={outcome}", _bearer(token))
+    return request("DELETE", f"/v1/tasks/{task}?outcome={outcome}", _proving(proof))
 
 
 def request(method: str, target: str, headers: Mapping[str, str], body: bytes = b"") -> bytes:
@@ -57,8 +64,8 @@ def request(method: str, target: str, headers: Mapping[str, str], body: bytes = 
     return encode(method, target, {**_ALWAYS, **headers}, body)
 
 
-def _bearer(token: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {token}"}
+def _proving(proof: Proof) -> dict[str, str]:
+    return {} if proof.token is None else {"Authorization": f"Bearer {proof.token}"}
 
 
 def read(answer: Answer) -> dict[str, Any]:
@@ -81,7 +88,7 @@ def read(answer: Answer) -> dict[str, Any]:
     return value
 
 
-def wants_another_token(error: Refused) -> bool:
+def wants_another_svid(error: Refused) -> bool:
     """Whether a newer SVID may help."""
     return error.status == _UNAUTHORIZED
 

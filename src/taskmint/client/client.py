@@ -16,11 +16,13 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final, Literal, Self, TypedDict, Unpack
 
 from .answers import started
+from .calls import expected_daemon
 from .daemon_api import DaemonApi
 from .errors import ClientError
+from .proof import ProofSource
 from .running_task import RunningTask
 from .timing import Patience
-from .workload_api import SvidSource, WorkloadApi
+from .workload_api import MutualTls, WorkloadApi
 
 
 class Claims(TypedDict, total=False):
@@ -39,11 +41,13 @@ class TaskmintClient:
     Starts tasks. Tasks that still run when the block is left are ended as cancelled.
 
     `socket` is the task socket's path, by default TASKMINT_SOCKET or /run/taskmint/task.sock;
-    `svid` is where JWT-SVIDs come from, by default the Workload API at SPIFFE_ENDPOINT_SOCKET.
+    `svid` proves who this process is: WorkloadApi by JWT-SVIDs, MutualTls by X.509-SVIDs and to a
+    daemon that proves itself in return. By default it is MutualTls where TASKMINT_DAEMON_ID names
+    the daemon's SPIFFE ID, else WorkloadApi, both at SPIFFE_ENDPOINT_SOCKET.
     """
 
-    def __init__(self, socket: str | None = None, svid: SvidSource | None = None) -> None:
-        self._api = DaemonApi(socket, svid or WorkloadApi())
+    def __init__(self, socket: str | None = None, svid: ProofSource | None = None) -> None:
+        self._api = DaemonApi(socket, svid or _by_environment())
         self._running: set[RunningTask] = set()
 
     async def __aenter__(self) -> Self:
@@ -76,9 +80,9 @@ class TaskmintClient:
         """
         Start a task and its heartbeats; the caller ends it.
 
-        Raises Refused, NoIdentity, Unreachable, BadAnswer. A connection that breaks in between is
-        made anew and the request repeated with the same Idempotency-Key. Cancelled while the
-        daemon is minting, it sees the start through and ends the task before it returns.
+        Raises Refused, NoIdentity, WrongDaemon, Unreachable, BadAnswer. A connection that breaks
+        in between is made anew and the request repeated with the same Idempotency-Key. Cancelled
+        while the daemon is minting, it sees the start through and ends the task first.
         """
         body = {"task": task, **claims}
         starting = asyncio.create_task(self._start(body, os.urandom(16).hex()))
@@ -94,8 +98,8 @@ class TaskmintClient:
         patience = Patience(loop.time(), at_first=False)
         while True:
             try:
-                token, answer = await self._api.start(body, key)
-                running = RunningTask(self._api, started(answer), token, self._running.discard)
+                proof, answer = await self._api.start(body, key)
+                running = RunningTask(self._api, started(answer), proof, self._running.discard)
             except ClientError as error:
                 pause = patience.pause(error, loop.time())
                 if pause is None:
@@ -105,6 +109,11 @@ class TaskmintClient:
                 running.keep()
                 return running
             await asyncio.sleep(pause)
+
+
+def _by_environment() -> ProofSource:
+    daemon = expected_daemon()
+    return WorkloadApi() if daemon is None else MutualTls(daemon)
 
 
 _CANCELLATIONS: Final = (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit)

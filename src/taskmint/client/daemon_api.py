@@ -5,50 +5,51 @@ from typing import Any
 
 from . import calls
 from .errors import Refused
+from .proof import Proof, ProofSource
 from .transport import exchange
-from .workload_api import SvidSource
 
 
 class DaemonApi:
     """
-    Speaks to the daemon on `socket` as whoever `svid` says this process is.
+    Speaks to the daemon on `socket` as whoever `svid` proves this process to be.
 
     Every method returns the daemon's JSON and raises Unreachable, Interrupted, BadAnswer,
-    Refused or NoIdentity.
+    Refused, WrongDaemon or NoIdentity.
     """
 
-    def __init__(self, socket: str | None, svid: SvidSource) -> None:
+    def __init__(self, socket: str | None, svid: ProofSource) -> None:
         self._socket = socket or calls.default_socket()
         self._svid = svid
 
-    async def token(self, *, fresh: bool = False) -> str:
+    async def proof(self, *, fresh: bool = False) -> Proof:
         """Return the SVID to show; `fresh` asks its source again."""
-        return await self._svid.token(fresh=fresh)
+        return await self._svid.proof(fresh=fresh)
 
-    async def start(self, body: Mapping[str, object], key: str) -> tuple[str, dict[str, Any]]:
-        """Start a task, the same key the same one; also returns the SVID that proved us."""
-        return await self._call(lambda token: calls.start(token, body, key), calls.START_SECONDS)
+    async def start(self, body: Mapping[str, object], key: str) -> tuple[Proof, dict[str, Any]]:
+        """Start a task, the same key the same one; also returns what proved us."""
+        return await self._call(lambda proof: calls.start(proof, body, key), calls.START_SECONDS)
 
-    async def heartbeat(self, task: str, token: str) -> dict[str, Any]:
-        """Say that the task lives; the token re-proves who we are."""
-        return await exchange(self._socket, calls.heartbeat(token, task), calls.HEARTBEAT_SECONDS)
+    async def heartbeat(self, task: str, proof: Proof) -> dict[str, Any]:
+        """Say that the task lives; the proof says anew who we are."""
+        request = calls.heartbeat(proof, task)
+        return await exchange(self._socket, request, calls.HEARTBEAT_SECONDS, proof.terms)
 
     async def end(self, task: str, outcome: calls.Outcome) -> dict[str, Any]:
         """End a task: answered when revocation is proven, or is taking long."""
         _, answer = await self._call(
-            lambda token: calls.end(token, task, outcome), calls.END_SECONDS
+            lambda proof: calls.end(proof, task, outcome), calls.END_SECONDS
         )
         return answer
 
     async def _call(
-        self, request: Callable[[str], bytes], seconds: float
-    ) -> tuple[str, dict[str, Any]]:
-        """Call; a refused token is replaced by a newer one, once."""
-        token = await self.token()
+        self, request: Callable[[Proof], bytes], seconds: float
+    ) -> tuple[Proof, dict[str, Any]]:
+        """Call; a refused SVID is replaced by a newer one, once."""
+        proof = await self.proof()
         try:
-            return token, await exchange(self._socket, request(token), seconds)
+            return proof, await exchange(self._socket, request(proof), seconds, proof.terms)
         except Refused as error:
-            newer = await self.token(fresh=True) if calls.wants_another_token(error) else token
-            if newer == token:
+            newer = await self.proof(fresh=True) if calls.wants_another_svid(error) else proof
+            if newer.shows(proof):
                 raise
-        return newer, await exchange(self._socket, request(newer), seconds)
+        return newer, await exchange(self._socket, request(newer), seconds, newer.terms)

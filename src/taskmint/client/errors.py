@@ -6,6 +6,7 @@ What can go wrong for a workload, as one tree; each says what happened and what 
     ├── Unreachable      no daemon on the socket, or the connection broke
     │   └── Interrupted  the connection broke after the request was sent: it may have taken effect
     ├── BadAnswer        something answered that is not taskmint
+    ├── WrongDaemon      by mutual TLS: what answers is not the daemon that was expected
     └── Refused          the daemon said no: `code` is stable (docs/errors.md)
 """
 
@@ -33,6 +34,10 @@ class Interrupted(Unreachable):
 
 class BadAnswer(ClientError):
     """Raised when what answered is not taskmint's API."""
+
+
+class WrongDaemon(ClientError):
+    """Raised when what answers could not prove the SPIFFE ID expected of the daemon."""
 
 
 class Refused(ClientError):

@@ -1,5 +1,5 @@
 """
-One unary gRPC call on a connection of its own (HTTP/2, RFC 9113): bytes in, bytes out, no I/O.
+One gRPC call on a connection of its own (HTTP/2, RFC 9113): bytes in, bytes out, no I/O.
 
 It does what one small call needs and refuses the rest. grpcio would do it too, and costs
 `taskmint run` 65 ms of imports on every start, and forks badly once it has run.
@@ -8,6 +8,7 @@ It does what one small call needs and refuses the rest. grpcio would do it too, 
     2. SETTINGS and PING of the server are acknowledged
     3. HEADERS, DATA with exactly one uncompressed message, HEADERS that end the stream: the answer
     4. the stream ends without a message: the headers say why (trailers.py)
+       (of a call that streams, the first message is the answer)
     5. whatever else ends the call with GrpcFailure: RST_STREAM, GOAWAY, a stream not ours, frames
        beyond 16 KiB, an answer beyond 60 KiB (so that no window of 64 KiB is ever used up);
        unknown frames mean nothing
@@ -62,8 +63,16 @@ _STREAM_FRAMES: Final = frozenset({_DATA, _HEADERS, _RST_STREAM, _CONTINUATION})
 class UnaryCall:
     """Feed it what the server sends until `answer` is there; send what it returns."""
 
-    def __init__(self, method: str, message: bytes, metadata: Iterable[tuple[str, str]]) -> None:
+    def __init__(
+        self,
+        method: str,
+        message: bytes,
+        metadata: Iterable[tuple[str, str]],
+        *,
+        streaming: bool = False,
+    ) -> None:
         self._opening = _request(method, message, metadata)
+        self._streaming = streaming
         self._buffer = b""
         self._blocks: list[bytes] = []  # header blocks, as they came
         self._continued: int | None = None  # flags of a HEADERS frame that is not complete yet
@@ -120,6 +129,8 @@ class UnaryCall:
             raise GrpcFailure(NOT_GRPC, "data without headers, or too much of it")
         if flags & _END_STREAM:
             raise GrpcFailure(NOT_GRPC, "the answer ends without a gRPC status")
+        if self._streaming and len(self._data) >= _MESSAGE_HEAD + self._length():
+            self.answer = self._data[_MESSAGE_HEAD : _MESSAGE_HEAD + self._length()]
 
     def _on_headers(self, flags: int, block: bytes) -> None:
         self._blocks.append(block)
@@ -143,10 +154,18 @@ class UnaryCall:
             from .trailers import refusal  # noqa: PLC0415 - 8 ms that only a refusal is worth
 
             raise GrpcFailure(*refusal(self._blocks))
-        flag, length = struct.unpack(">BI", self._data[:_MESSAGE_HEAD].ljust(_MESSAGE_HEAD, b"\1"))
-        if flag or length != len(self._data) - _MESSAGE_HEAD:
+        if self._length() != len(self._data) - _MESSAGE_HEAD:
             raise GrpcFailure(NOT_GRPC, "the answer is not one uncompressed message")
         self.answer = self._data[_MESSAGE_HEAD:]
+
+    def _length(self) -> int:
+        """Return the first message's length; more than can be there while that is not known."""
+        if len(self._data) < _MESSAGE_HEAD:
+            return _LARGEST_ANSWER
+        flag, length = struct.unpack(">BI", self._data[:_MESSAGE_HEAD])
+        if flag:
+            raise GrpcFailure(NOT_GRPC, "the answer is not one uncompressed message")
+        return int(length)
 
 
 def _request(method: str, message: bytes, metadata: Iterable[tuple[str, str]]) -> bytes:

@@ -8,6 +8,7 @@ from .answers import FORGOTTEN, Credential, Ended, Started, ended, started
 from .calls import Outcome
 from .daemon_api import DaemonApi
 from .errors import ClientError
+from .proof import Proof
 from .timing import Patience, Pulse, is_forgotten, is_over
 
 
@@ -20,11 +21,11 @@ class RunningTask:
     """
 
     def __init__(
-        self, api: DaemonApi, view: Started, token: str, on_end: Callable[["RunningTask"], None]
+        self, api: DaemonApi, view: Started, proof: Proof, on_end: Callable[["RunningTask"], None]
     ) -> None:
         self._api = api
         self._view = view
-        self._token = token
+        self._proof = proof
         self._on_end = on_end
         self._keeper: asyncio.Task[None] | None = None
         self.over = asyncio.Event()
@@ -53,7 +54,7 @@ class RunningTask:
 
     def keep(self) -> None:
         """Start the heartbeats that the definition asks for; `end` stops them."""
-        pulse = Pulse(self._view, self._token, asyncio.get_running_loop().time())
+        pulse = Pulse(self._view, self._proof, asyncio.get_running_loop().time())
         if pulse.interval is not None:
             self._keeper = asyncio.create_task(self._beat(pulse, pulse.interval))
 
@@ -93,8 +94,8 @@ class RunningTask:
         while True:
             await asyncio.sleep(pause)
             try:
-                token = await self._api.token(fresh=pulse.wants_new_token(loop.time()))
-                self._adopt(started(await self._api.heartbeat(self.id, token)))
+                proof = await self._api.proof(fresh=pulse.wants_new_svid(loop.time()))
+                self._adopt(started(await self._api.heartbeat(self.id, proof)))
             except ClientError as error:
                 if is_over(error):
                     self.over_because = error
@@ -102,7 +103,7 @@ class RunningTask:
                     return
                 pause = interval / 12
             else:
-                pulse.beaten(token, loop.time())
+                pulse.beaten(proof, loop.time())
                 pause = interval / 3
 
     def _adopt(self, view: Started) -> None:

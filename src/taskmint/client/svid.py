@@ -17,9 +17,9 @@ from .protobuf import first_jwt_svid, jwt_svid_request
 ENDPOINT_VARIABLE: Final = "SPIFFE_ENDPOINT_SOCKET"  # SPIFFE Workload Endpoint, section 4
 DEFAULT_AUDIENCE: Final = "taskmint"
 FETCH_SECONDS: Final = 5.0
+METADATA: Final = (("workload.spiffe.io", "true"),)  # SPIFFE Workload Endpoint, section 3
 
 _METHOD: Final = "/SpiffeWorkloadAPI/FetchJWTSVID"
-_METADATA: Final = (("workload.spiffe.io", "true"),)  # SPIFFE Workload Endpoint, section 3
 _PERMISSION_DENIED: Final = 7
 _FIX: Final = f"is the SPIFFE agent running, and does {ENDPOINT_VARIABLE} name its socket?"
 
@@ -64,7 +64,7 @@ def endpoint(text: str | None) -> Endpoint:
 
 def question(audience: str) -> UnaryCall:
     """Return the call that asks for a token."""
-    return UnaryCall(_METHOD, jwt_svid_request(audience), _METADATA)
+    return UnaryCall(_METHOD, jwt_svid_request(audience), METADATA)
 
 
 def read(message: bytes) -> Svid:

@@ -4,6 +4,7 @@ from typing import Final
 
 from .answers import Started
 from .errors import ClientError, Interrupted, Refused, Unreachable
+from .proof import Proof
 
 _PATIENCE_SECONDS: Final = 10.0  # for a daemon that is being restarted
 _FIRST_PAUSE: Final = 0.1
@@ -49,10 +50,10 @@ class Pulse:
     for about half of its life, so from a third of that interval on, each beat asks for a new one.
     """
 
-    def __init__(self, view: Started, token: str, now: float) -> None:
+    def __init__(self, view: Started, proof: Proof, now: float) -> None:
         self._heartbeat = view.heartbeat
         self._reprove = view.reprove
-        self._token = token
+        self._proof = proof
         self._proved_at = now
 
     @property
@@ -60,14 +61,14 @@ class Pulse:
         """Seconds within which the daemon must hear of us; None when it need not."""
         return min((span for span in (self._heartbeat, self._reprove) if span), default=None)
 
-    def wants_new_token(self, now: float) -> bool:
+    def wants_new_svid(self, now: float) -> bool:
         """Whether the next beat is to show an SVID asked for anew."""
         return self._reprove is not None and now >= self._proved_at + self._reprove / 3
 
-    def beaten(self, token: str, now: float) -> None:
+    def beaten(self, proof: Proof, now: float) -> None:
         """Note a beat that the daemon accepted."""
-        if token != self._token:
-            self._token, self._proved_at = token, now
+        if not proof.shows(self._proof):
+            self._proof, self._proved_at = proof, now
 
 
 def is_over(error: ClientError) -> bool:

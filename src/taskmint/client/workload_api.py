@@ -1,25 +1,22 @@
-"""JWT-SVIDs for an asyncio program, from the SPIFFE Workload API, kept while they are fresh."""
+"""SVIDs for an asyncio program, from the SPIFFE Workload API, kept while they are fresh."""
 
 import asyncio
 import time
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final, TypeVar
 
-from . import svid
+from . import mutual_tls, svid
 from .http2 import NOT_GRPC, GrpcFailure, UnaryCall
+from .proof import Proof
+
+T = TypeVar("T")
 
 _CHUNK: Final = 65536
 
 
-class SvidSource(Protocol):
-    """Where a client takes its JWT-SVIDs from."""
-
-    async def token(self, *, fresh: bool = False) -> str:
-        """Return a JWT-SVID; `fresh` asks the source again. Raises NoIdentity."""
-
-
 class WorkloadApi:
     """
-    Fetches JWT-SVIDs from `endpoint` (`unix:///path` or `tcp://IP:PORT`).
+    Proves by JWT-SVIDs from `endpoint` (`unix:///path` or `tcp://IP:PORT`).
 
     Without one, SPIFFE_ENDPOINT_SOCKET says where it is. A token is kept for half its life.
     """
@@ -29,6 +26,10 @@ class WorkloadApi:
         self._audience = audience
         self._held: svid.Svid | None = None
 
+    async def proof(self, *, fresh: bool = False) -> Proof:
+        """Return a JWT-SVID as a proof. Raises NoIdentity."""
+        return Proof(await self.token(fresh=fresh))
+
     async def token(self, *, fresh: bool = False) -> str:
         """Return a JWT-SVID; `fresh` asks the Workload API again. Raises NoIdentity."""
         held = self._held
@@ -37,12 +38,44 @@ class WorkloadApi:
         return held.token
 
     async def _fetch(self) -> svid.Svid:
-        where = svid.endpoint(self._endpoint)
-        try:
-            async with asyncio.timeout(svid.FETCH_SECONDS):
-                return svid.read(await _exchange(where, svid.question(self._audience)))
-        except (GrpcFailure, OSError, ValueError) as error:
-            raise svid.failure(where.path or where.host, error) from error
+        return await _ask(self._endpoint, svid.question(self._audience), svid.read)
+
+
+class MutualTls:
+    """
+    Proves by X.509-SVIDs, to a daemon that proves to be `daemon` in return (mutual_tls.py).
+
+    `daemon` is a SPIFFE ID in which `*` stands for one whole segment of the path; the endpoint is
+    that of WorkloadApi. Raises WrongDaemon for what no daemon can be.
+    """
+
+    def __init__(self, daemon: str, endpoint: str | None = None) -> None:
+        self._daemon = mutual_tls.expected(daemon)
+        self._endpoint = endpoint
+        self._held = Proof()
+        self._held_until = 0.0
+
+    async def proof(self, *, fresh: bool = False) -> Proof:
+        """Return the terms of connections; `fresh` asks the Workload API again."""
+        if fresh or time.monotonic() >= self._held_until:
+            self._held = Proof(
+                terms=await _ask(
+                    self._endpoint,
+                    mutual_tls.question(),
+                    lambda message: mutual_tls.terms(message, self._daemon),
+                )
+            )
+            self._held_until = time.monotonic() + mutual_tls.HOLD_SECONDS
+        return self._held
+
+
+async def _ask(endpoint: str | None, call: UnaryCall, read: Callable[[bytes], T]) -> T:
+    where = svid.endpoint(endpoint)
+    try:
+        async with asyncio.timeout(svid.FETCH_SECONDS):
+            return read(await _exchange(where, call))
+    except (GrpcFailure, OSError, ValueError) as error:
+        raise svid.failure(where.path or where.host, error) from error
 
 
 async def _exchange(where: svid.Endpoint, call: UnaryCall) -> bytes:

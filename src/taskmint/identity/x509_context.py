@@ -7,21 +7,17 @@ Nothing here verifies a peer. A bundle that cannot be read costs its own trust d
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 
+from taskmint.model.der import split_der
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
 
 X509Bundles: TypeAlias = Mapping[str, tuple[x509.Certificate, ...]]
-
-MAX_BYTES: Final = 1 << 20
-_SEQUENCE: Final = 0x30  # the DER tag that every certificate begins with
-_TAG_AND_LENGTH: Final = 2
-_LONG_FORM: Final = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +59,3 @@ def load_certificate(der: bytes) -> x509.Certificate:
         return x509.load_der_x509_certificate(der)
     except (UnsupportedAlgorithm, x509.InvalidVersion) as error:
         raise ValueError("not a certificate that can be read") from error
-
-
-def split_der(text: bytes) -> tuple[bytes, ...]:
-    """Split concatenated DER sequences (X.690, section 8.1.3). Raises ValueError."""
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"certificates have at most {MAX_BYTES} bytes together")
-    parts: list[bytes] = []
-    while text:
-        if len(text) < _TAG_AND_LENGTH or text[0] != _SEQUENCE:
-            raise ValueError("not a DER sequence")
-        length, start = text[1], _TAG_AND_LENGTH
-        if length & _LONG_FORM:
-            start += length ^ _LONG_FORM
-            length = int.from_bytes(text[2:start])
-        end = start + length
-        if end > len(text) or start == end:
-            raise ValueError("a DER sequence ends early")
-        parts.append(text[:end])
-        text = text[end:]
-    return tuple(parts)
