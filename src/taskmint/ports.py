@@ -270,14 +270,27 @@ class Entry:
     free_text: Mapping[str, Json] = field(default_factory=dict, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """
+    The entries, in order, of every task whose last state is not terminal.
+
+    `doubt` says why the record is not to be believed whole: then of what is missing from it, the
+    end of a task may be a part.
+    """
+
+    tasks: Sequence[Sequence[Entry]] = ()
+    doubt: str | None = None
+
+
 class Ledger(Protocol):
     """The durable record; one writer. Raises Unavailable(ledger_unavailable)."""
 
     async def append(self, entry: Entry) -> None:
         """Return once the entry is on stable storage."""
 
-    async def unfinished(self) -> Sequence[Sequence[Entry]]:
-        """The entries, in order, of every task whose last state is not terminal."""
+    async def unfinished(self) -> Unfinished:
+        """What was going on when the last row was written."""
 
     def ready(self) -> str | None:
         """None when entries can be appended, else the reason why not."""

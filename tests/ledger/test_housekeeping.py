@@ -176,7 +176,7 @@ async def test_what_an_unfinished_task_wrote_stays(tmp_path: Path) -> None:
     path = await written(tmp_path / "ledger", *entries)
     async with ledger_at(path.parent) as ledger:
         assert await ledger.remove_older_than(START + DAY, now=START + DAY) == 5
-        assert [list(rows) for rows in await ledger.unfinished()] == [list(entries[5:8])]
+        assert [list(rows) for rows in (await ledger.unfinished()).tasks] == [list(entries[5:8])]
     assert not await asyncio.to_thread(both_find, path)
 
 

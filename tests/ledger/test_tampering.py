@@ -16,11 +16,14 @@ from taskmint.errors import Unavailable
 from taskmint.ledger.chain import ChainFinding, FindingKind, Head
 from taskmint.ledger.export import row_json
 from taskmint.ledger.reader import LedgerReader
+from taskmint.ports import Event
 
 COLUMNS = ("event", "task", "state", "at", "facts", "handles", "free_text", "previous", "hash")
 READ = "SELECT {} FROM entries WHERE position = ?"
 WRITE = "UPDATE entries SET {} = CAST(? AS TEXT) WHERE position = ?"
 MOST_BITS_PER_FIELD = 24
+STARTS = 4
+FLIPS_PER_START = 61  # 4 times, each at other offsets
 
 
 @pytest.fixture
@@ -225,14 +228,26 @@ def test_a_damaged_file_is_never_silently_different(path: Path, tmp_path: Path) 
     assert found > 0
 
 
-async def test_the_daemon_refuses_a_ledger_that_does_not_add_up(path: Path) -> None:
-    """A bad row near the end: no start, a position, and what to do about it."""
-    change(path, "UPDATE entries SET facts = '{}' WHERE position = 6")
+async def test_p8_a_ledger_that_does_not_add_up_tells_what_to_take_back_and_takes_no_row(
+    path: Path,
+) -> None:
+    """A bad row near the end: its position, no row behind it, and the running task's handles."""
+    change(path, "UPDATE entries SET facts = '{}' WHERE position = 5")
 
-    with pytest.raises(Unavailable, match="row 6 of the ledger is edited") as refused:
-        async with ledger_at(path.parent):
-            pass
-    assert "audit verify" in refused.value.fix
+    async with ledger_at(path.parent) as ledger:
+        with pytest.raises(Unavailable, match="row 5 of the ledger is edited"):
+            await ledger.append(intent(a_task()))
+        found = await ledger.unfinished()
+
+    assert "row 5 of the ledger is edited" in (found.doubt or "")
+    events = [[entry.event for entry in rows] for rows in found.tasks]
+    # Row 5 finished the other task; it is not believed, so what is left of that one comes too.
+    assert events == [
+        [Event.INTENT, Event.ENDING],
+        [Event.INTENT, Event.ACCESSOR, Event.ACTIVE],
+    ]
+    assert found.tasks[1][1].handles == {"accessor": f"accessor-of-{found.tasks[1][1].task}"}
+    assert (await asyncio.to_thread(head_of, path)).position == 8
 
 
 def overwrite(path: Path, offset: int, content: bytes) -> None:
@@ -242,22 +257,58 @@ def overwrite(path: Path, offset: int, content: bytes) -> None:
         file.write(content)
 
 
-async def test_the_daemon_refuses_a_damaged_file(path: Path) -> None:
-    """Zeroes in place of a page: no start, and the reason."""
+async def test_p8_a_damaged_file_is_opened_in_doubt(path: Path) -> None:
+    """Zeroes in place of a page: nothing is written, and what it says is in doubt."""
     overwrite(path, 4096, bytes(4096))
 
-    with pytest.raises(Unavailable, match=r"ledger|SQLite"):
-        async with ledger_at(path.parent):
-            pass
+    async with ledger_at(path.parent) as ledger:
+        assert ledger.ready() is not None
+        assert (await ledger.unfinished()).doubt is not None
 
 
-async def test_a_task_is_not_taken_up_from_a_doubtful_row(path: Path) -> None:
-    """A lease id that was changed is not revoked by guess: the restart is told."""
+async def test_a_doubtful_row_stops_the_ledger_and_its_handles_are_not_used(path: Path) -> None:
+    """An accessor that was changed is not revoked by guess, the lease beside it is."""
     change(path, 'UPDATE handles SET value = \'{"accessor":"another"}\' WHERE position = 7')
 
     async with ledger_at(path.parent) as ledger:
+        assert ledger.ready() is None  # the chain is whole: what stands beside it is not
+        (rows,) = (found := await ledger.unfinished()).tasks
         with pytest.raises(Unavailable, match=r"row 7 .* handles do not fit their commitment"):
-            await ledger.unfinished()
+            await ledger.append(intent(a_task()))
+
+    assert "row 7" in (found.doubt or "")
+    assert [entry.event for entry in rows] == [Event.INTENT, Event.ACTIVE]
+
+
+@pytest.mark.parametrize("part", range(STARTS))
+async def test_p8_a_flipped_bit_anywhere_never_loses_a_running_task_in_silence(
+    path: Path, tmp_path: Path, part: int
+) -> None:
+    """A bit flipped at any offset: the same tasks, or doubt, or a refused start; never fewer."""
+    original = path.read_bytes()
+    async with ledger_at(path.parent) as ledger:
+        whole = await ledger.unfinished()
+    doubted = 0
+    for offset in range(part, len(original), len(original) // FLIPS_PER_START):
+        flipped = bytearray(original)
+        flipped[offset] ^= 1 << offset % 8
+        damaged = tmp_path / f"at-{offset}"
+        await asyncio.to_thread(_lay, damaged, bytes(flipped))
+        try:
+            async with ledger_at(damaged) as ledger:
+                found = await ledger.unfinished()
+        except Unavailable:
+            continue
+        doubted += found.doubt is not None
+
+        assert found.doubt is not None or found == whole, offset
+    assert doubted > 0
+
+
+def _lay(directory: Path, content: bytes) -> None:
+    directory.mkdir(mode=0o700)
+    (directory / "ledger.db").write_bytes(content)
+    (directory / "ledger.db").chmod(0o600)
 
 
 async def test_a_wrong_projection_is_made_anew_and_said(path: Path) -> None:
@@ -265,7 +316,7 @@ async def test_a_wrong_projection_is_made_anew_and_said(path: Path) -> None:
     change(path, "DELETE FROM unfinished")
 
     async with ledger_at(path.parent) as ledger:
-        (rows,) = await ledger.unfinished()
+        (rows,) = (await ledger.unfinished()).tasks
         assert list(ledger.repaired) == [rows[0].task]
     assert not await asyncio.to_thread(both_find, path)
 

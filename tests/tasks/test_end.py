@@ -299,4 +299,4 @@ async def test_stopping_is_bounded_when_vault_hangs() -> None:
         await asyncio.wait_for(service.stop(revoke=True, grace=0.2 * SECOND), timeout=10)
 
         assert world.ledger.entries[-1].event is Event.ENDING
-        assert len(await world.ledger.unfinished()) == 1
+        assert len((await world.ledger.unfinished()).tasks) == 1

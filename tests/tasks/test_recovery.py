@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from taskmint.errors import NotFound
+from taskmint.errors import Code, NotFound, Unavailable
 from taskmint.model.state import EndCause, TaskState
 from taskmint.ports import Event
 from taskmint.tasks.task import IdempotencyKey
@@ -12,6 +12,7 @@ from taskmint.tasks.task import IdempotencyKey
 from tasks.world import REPORT, SHORT, World, ask, caller
 
 WAIT = timedelta(seconds=20)
+SHORT_LIVED = SHORT.replace("DEADLINE", "5m").replace("ENDS", "{deadline_only: true}")
 
 
 async def started(world: World, text: str = REPORT, key: IdempotencyKey | None = None) -> str:
@@ -103,7 +104,9 @@ async def test_p8_an_unreadable_task_does_not_keep_the_others_from_being_taken_u
     task_id = await started(world)
     async with world.running() as service:
         assert [view.id for view in service.operators.overview()] == [task_id]
-        assert broken in {entry.task for rows in await world.ledger.unfinished() for entry in rows}
+        assert broken in {
+            entry.task for rows in (await world.ledger.unfinished()).tasks for entry in rows
+        }
 
 
 @pytest.mark.parametrize("kept", [1, 2])
@@ -170,3 +173,29 @@ async def test_a_key_outlives_the_restart() -> None:
         assert [view.id for view in known] == [task_id]
         with pytest.raises(Exception, match="delivered and forgotten"):
             await service.start(caller(), ask(), key)
+
+
+async def test_p8_from_a_ledger_in_doubt_nothing_is_adopted_and_everything_is_taken_back() -> None:
+    """P4, P7, P12: the row that ended a task may be what is missing; and no new task starts."""
+    world = World()
+    task_id = await started(world, SHORT_LIVED)
+    world.ledger.doubt = "row 2 of the ledger is missing"
+    async with world.running(SHORT_LIVED) as service:
+        ended = await service.show(caller(), task_id, timedelta(milliseconds=200))
+        with pytest.raises(Unavailable, match="row 2 of the ledger is missing") as refused:
+            await service.start(caller(), ask(), None)
+
+        assert refused.value.code is Code.LEDGER_UNAVAILABLE
+        assert ended.cause is EndCause.NOT_RECOVERED
+        assert world.vault.alive == set()
+        # A row of it may be missing, and with it a lease: that is proven by the dead-man alone.
+        assert ended.state is TaskState.REVOKING
+
+
+async def test_p8_a_ledger_that_cannot_be_read_yet_is_asked_again() -> None:
+    """Its tasks are adopted when it can be; meanwhile nobody hears that they do not exist."""
+    world = World()
+    task_id = await started(world)
+    world.ledger.unreadable = 2
+    async with world.running() as service:
+        assert (await service.show(caller(), task_id, timedelta())).state is TaskState.ACTIVE

@@ -11,14 +11,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NoReturn, TextIO
 
 import click
 
 from taskmint.errors import Unavailable
 from taskmint.ledger.chain import Head
 from taskmint.ledger.export import exported_heads, header_json, row_json
+from taskmint.ledger.files import set_aside
 from taskmint.ledger.reader import LedgerReader
 from taskmint.ledger.rows import StoredRow
 from taskmint.ledger.task_record import task_record
@@ -69,9 +71,13 @@ def _reading(path: Path) -> Iterator[LedgerReader]:
         with LedgerReader.open(path) as reader:
             yield reader
     except Unavailable as error:
-        fix = f"; {error.fix}" if error.fix else ""
-        click.echo(f"taskmint: {error.detail}{fix}", err=True)
-        sys.exit(EXIT_UNREACHABLE)
+        _unreachable(error)
+
+
+def _unreachable(error: Unavailable) -> NoReturn:
+    fix = f"; {error.fix}" if error.fix else ""
+    click.echo(f"taskmint: {error.detail}{fix}", err=True)
+    sys.exit(EXIT_UNREACHABLE)
 
 
 @click.group()
@@ -183,6 +189,22 @@ def tail(path: Path, lines: int, output: str, *, follow: bool) -> None:
                 fresh = tuple(reader.rows(last))
             _print_rows(fresh, output)
             last = fresh[-1].row.position if fresh else last
+
+
+@audit.command("set-aside")
+@_ledger
+def aside(path: Path) -> None:
+    """
+    Move a damaged ledger out of the stopped daemon's way, and keep it.
+
+    Do it when `taskmint tasks` has shown nothing that is still to be taken back: the new ledger
+    knows of no task, and what still stands then lapses by its dead-man interval.
+    """
+    try:
+        kept = set_aside(path, datetime.now(UTC).strftime("set-aside-%Y%m%dT%H%M%SZ"))
+    except Unavailable as error:
+        _unreachable(error)
+    click.echo(f"the ledger is kept as {kept}; the next start makes a new one")
 
 
 def _print_rows(rows: tuple[StoredRow, ...], output: str) -> None:

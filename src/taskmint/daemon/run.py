@@ -123,6 +123,7 @@ async def _build(
             changed=partial(_ledger_changed, log),
         )
     )
+    _tell_of(ledger, log)
     workload_api = await stack.enter_async_context(
         WorkloadApi(
             config.identity.workload_api,
@@ -182,6 +183,14 @@ async def _build(
     )
 
 
+def _tell_of(ledger: SqliteLedger, log: structlog.stdlib.BoundLogger) -> None:
+    """A ledger that is new, or was not what it should be, never passes in silence."""
+    if ledger.created:
+        log.warning("ledger_created", ledger=ledger.genesis)
+    if ledger.repaired:
+        log.error("ledger_projection_made_anew", tasks=ledger.repaired)
+
+
 def _ledger_changed(log: structlog.stdlib.BoundLogger, reason: str | None) -> None:
     if reason is None:
         log.info("ledger_works_again")
@@ -203,5 +212,10 @@ def _measure(metrics: Metrics, service: TaskService, ledger: SqliteLedger) -> No
         "taskmint_revocations_unproven",
         "Tasks whose revocation was tried and is not proven yet.",
         lambda: count(TaskState.REVOKING, failed_attempts=1),
+    )
+    metrics.gauge(
+        "taskmint_ledger_writable",
+        "1 while rows can be recorded, 0 while new tasks are refused because they cannot.",
+        lambda: int(ledger.ready() is None),
     )
     metrics.gauge("taskmint_ledger_queue", "Rows waiting for a commit.", lambda: ledger.waiting)

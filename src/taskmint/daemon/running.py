@@ -29,6 +29,7 @@ from taskmint.vault.client import VaultClient
 from .policy_source import InForce, PolicySource
 
 _READINESS_POLL_SECONDS: Final = 0.02
+_LONGEST_START_SECONDS: Final = 30.0  # systemd's own patience is 90 s (DefaultTimeoutStartSec)
 _HEAD_INTERVAL: Final = timedelta(minutes=1)
 
 
@@ -196,11 +197,29 @@ class Running:
                 self._log.warning("authority_withdrawn", tasks_ended=ended)
 
     async def _announce(self) -> None:
-        while reasons := [reason for ask in self._parts.components().values() if (reason := ask())]:
-            self._log.debug("not_ready", reasons=reasons)
-            await asyncio.sleep(_READINESS_POLL_SECONDS)
+        """
+        Tell systemd that we are ready when tasks can be started; if that takes long, all the same.
+
+        A daemon that can start nothing still ends and takes back tasks, which a start that timed
+        out would stop; what is lacking stands in the log and in /v1/ready.
+        """
+        try:
+            async with asyncio.timeout(_LONGEST_START_SECONDS):
+                await self._until_ready()
+        except TimeoutError:
+            self._log.warning("serving_unready", reasons=self._lacking())
+            self._tell(self._systemd.ready)
+            await self._until_ready()
         self._log.info("ready", node=self._parts.node)
         self._tell(self._systemd.ready)
+
+    async def _until_ready(self) -> None:
+        while reasons := self._lacking():
+            self._log.debug("not_ready", reasons=reasons)
+            await asyncio.sleep(_READINESS_POLL_SECONDS)
+
+    def _lacking(self) -> list[str]:
+        return [reason for ask in self._parts.components().values() if (reason := ask())]
 
     async def _fail_on_crash(self) -> None:
         await asyncio.shield(self._parts.crash)  # a stop must not cancel what others may set

@@ -65,8 +65,12 @@ class Daemon:
 
     async def start(self) -> None:
         """Start it, again after `stop` or `kill`; returns when it is ready."""
-        self._process = await start(self._program, self._lock)
+        await self.launch()
         await self.until_ready()
+
+    async def launch(self) -> None:
+        """Start it; returns at once, for daemons that will not become ready."""
+        self._process = await start(self._program, self._lock)
 
     async def stop(self) -> int:
         """Send SIGTERM and wait for the end; its exit status, 0 when it was not running."""

@@ -31,7 +31,8 @@ _PASSING: Final = frozenset(
         sqlite3.SQLITE_CANTOPEN,
     }
 )
-_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# SQLITE_ERROR: our statements do not vary, so the tables that they name are not what they were.
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR})
 
 
 @dataclass(frozen=True, slots=True)

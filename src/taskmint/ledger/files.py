@@ -5,9 +5,11 @@ Nothing here opens the database itself: closing any descriptor of it would drop 
 SQLite holds on it in this process (fcntl(2), "advisory record locking").
 """
 
+import errno
 import fcntl
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,17 @@ _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 def refusal(detail: str, fix: str = "") -> Unavailable:
     """Return the one error that leaves this package."""
     return Unavailable(Code.LEDGER_UNAVAILABLE, detail, fix=fix)
+
+
+class Damaged(Unavailable):
+    """Raised when a ledger of ours is there, and is not what was written."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            Code.LEDGER_UNAVAILABLE,
+            detail,
+            fix="see `taskmint audit verify`, and docs/ledger.md on a damaged ledger",
+        )
 
 
 def claim(path: Path) -> int:
@@ -45,6 +58,29 @@ def claim(path: Path) -> int:
     return lock
 
 
+def set_aside(path: Path, suffix: str) -> Path:
+    """
+    Rename a ledger that no daemon writes, with SQLite's files beside it; return its new path.
+
+    Raises Unavailable(ledger_unavailable).
+    """
+    aside = path.with_name(f"{path.name}.{suffix}")
+    try:
+        _check_directory(path.parent)
+        lock = _lock(path)
+        try:
+            # The database first: SQLite drops a write-ahead log without one (wal.html, 4.5).
+            for part in ("", "-wal", "-shm"):
+                if part and not Path(f"{path}{part}").exists():
+                    continue
+                Path(f"{path}{part}").rename(f"{aside}{part}")
+        finally:
+            os.close(lock)
+    except OSError as error:
+        raise refusal(f"the ledger {path} cannot be moved: {error.strerror}") from error
+    return aside
+
+
 def _check_directory(directory: Path) -> None:
     try:
         found = directory.stat()
@@ -63,12 +99,12 @@ def _check_directory(directory: Path) -> None:
 
 
 def _lock(path: Path) -> int:
-    name = f"{path}.lock"
-    lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    lock = _open_lock(f"{path}.lock")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # a courtesy to whoever is refused; a full disk has no room for it
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError:
         holder = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(lock)
@@ -80,6 +116,16 @@ def _lock(path: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def _open_lock(name: str) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(name, flags | os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+    return os.open(name, flags | os.O_RDONLY)  # it can be locked where nothing can be written
 
 
 def _check_file(path: Path) -> None:

@@ -23,6 +23,8 @@ RETENTION_INTERVAL: Final = timedelta(hours=1)
 def export_head(ledger: SqliteLedger, log: structlog.stdlib.BoundLogger) -> Head:
     """Write the head to the log, which whoever changes the ledger's file cannot change with it."""
     head = ledger.head
+    if not ledger.genesis:
+        return head  # it could not be read yet, so whose head this would be is not known
     log.info(HEAD_EVENT, head=str(head), ledger=ledger.genesis)
     return head
 

@@ -17,7 +17,7 @@ from taskmint.model.task_id import TaskId
 from . import schema
 from .chain import SCHEMA, Body, ChainCheck, ChainFinding, FindingKind, Head, Row, genesis
 from .connection import Connection, Faulty, connect_reader, translated
-from .files import refusal
+from .files import Damaged, refusal
 from .rows import ClearValue, StoredRow, clear_damage, damage
 
 _Cell: TypeAlias = str | int | float | bytes | None
@@ -42,12 +42,12 @@ def read_header(connection: Connection) -> Header:
     Read whose ledger this is.
 
     Raises Unavailable(ledger_unavailable) for a schema that this program does not know, and
-    Faulty for a file that is no ledger.
+    Damaged or Faulty for a file that cannot be read as a ledger.
     """
     with translated():
         row = connection.execute(schema.SELECT_HEADER).fetchone()
     if row is None or not isinstance(row[0], int):
-        raise refusal("the ledger has no header that can be read")
+        raise Damaged("the ledger has no header that can be read")
     header = Header(row[0], _text(row[1]) or "", _text(row[2]) or "")
     if header.schema != SCHEMA:
         raise refusal(
@@ -67,14 +67,15 @@ class LedgerReader:
     @classmethod
     @contextlib.contextmanager
     def open(cls, path: Path) -> Iterator["LedgerReader"]:
-        """Open a snapshot. Raises Unavailable(ledger_unavailable)."""
+        """Open a snapshot. Raises Unavailable(ledger_unavailable), of a damaged file Damaged."""
         try:
             with contextlib.closing(connect_reader(path)) as connection:
                 with translated():
                     connection.execute("BEGIN")
                 yield cls(connection, read_header(connection))
         except Faulty as error:
-            raise refusal(f"{path} cannot be read: {error.fault.reason}") from error
+            problem = f"{path} cannot be read: {error.fault.reason}"
+            raise (Damaged(problem) if error.damaged else refusal(problem)) from error
 
     def rows(self, after: int = 0) -> Iterator[StoredRow]:
         """Yield the rows behind a position, in order."""
@@ -108,7 +109,7 @@ class LedgerReader:
         """
         Return the rows of every unfinished task, the oldest task first.
 
-        Raises Unavailable(ledger_unavailable) when one is not what was written.
+        Raises Damaged when one is not what was written.
         """
         rows = tuple(
             self._select(
@@ -117,12 +118,24 @@ class LedgerReader:
         )
         for stored in rows:
             if problem := damage(stored):
-                raise refusal(
-                    f"row {stored.row.position} of the ledger is not what was written: {problem}",
-                    "see `taskmint audit verify`; what it stands for ends by the dead-man interval",
+                raise Damaged(
+                    f"row {stored.row.position} of the ledger is not what was written: {problem}"
                 )
         tasks = [tuple(group) for _, group in groupby(rows, key=_task)]
         return sorted(tasks, key=lambda task: task[0].row.position)
+
+    def scan(self, *, backwards: bool = False) -> Iterator[Row]:
+        """Yield every row by the table alone, for a file whose indexes may be damaged."""
+        order = "DESC" if backwards else "ASC"
+        for cells in self._fetch(f"{schema.SCAN_ROWS} {order}"):
+            yield _stored((*cells, None, None, None, None)).row
+
+    def handles_of(self, row: Row) -> ClearValue | None:
+        """Return the clear handles that stand beside a row."""
+        key = (row.body.task or "", row.position)
+        for cells in self._fetch(schema.SELECT_HANDLES, key):
+            return _clear(*cells)
+        return None
 
     def findings(self, heads: Sequence[Head] = ()) -> Iterator[ChainFinding]:
         """

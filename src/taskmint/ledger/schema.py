@@ -137,6 +137,13 @@ LEFT JOIN handles AS h ON h.task = e.task AND h.position = e.position
 LEFT JOIN free_text AS f ON f.position = e.position
 """
 
+# For a file whose indexes may be damaged: the rows by the table alone, and one row's handles.
+SCAN_ROWS: Final = """
+SELECT position, event, task, state, at, facts, handles, free_text, previous, hash
+FROM entries NOT INDEXED ORDER BY position
+"""
+SELECT_HANDLES: Final = "SELECT salt, value FROM handles WHERE task = ? AND position = ?"
+
 # What the rows say and the projection does not, and the other way round.
 PROJECTION_DIFFERENCES: Final = """
 SELECT task, position FROM (SELECT * FROM projection EXCEPT SELECT * FROM unfinished)

@@ -6,7 +6,7 @@ It writes what it is given: whether a task may go from one state to another is n
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,13 +15,13 @@ from typing import Final, Self
 
 from taskmint.errors import Unavailable
 from taskmint.failpoints import Failpoints
-from taskmint.ports import Entry
+from taskmint.ports import Entry, Unfinished
 
 from .chain import Head
 from .files import refusal
 from .group_commit import COMMIT_SECONDS, LONGEST_QUEUE, GroupCommit
-from .reader import LedgerReader
-from .rows import SALT_BYTES, Prepared, entry_of, instant, prepare
+from .remembered import remembered
+from .rows import SALT_BYTES, Prepared, instant, prepare
 from .writer import LedgerWriter
 
 LONGEST_RETRY_SECONDS: Final = 30.0
@@ -54,7 +54,8 @@ class SqliteLedger:
 
     While it does not work, `append` refuses at once (P7: new tasks get 503, revocation goes on
     without the ledger). A fault that may pass, such as a full disk, is tried again in the
-    background: the file is opened and checked anew. Any other fault lasts until a restart.
+    background: the file is opened and checked anew. Any other fault lasts until a restart, and
+    damage until an operator moves the file away.
     """
 
     def __init__(
@@ -75,7 +76,13 @@ class SqliteLedger:
         self._reason: str | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the file and start the writer. Raises Unavailable(ledger_unavailable)."""
+        """
+        Open the file and start the writer.
+
+        A ledger of ours that is damaged, or on a disk that does not take writes, is opened: it
+        refuses every row and `unfinished` says what is to be taken back. Raises
+        Unavailable(ledger_unavailable) for a place or a file that is not this daemon's.
+        """
         commits = GroupCommit(
             self._writer.append,
             close=self._writer.close,
@@ -90,6 +97,7 @@ class SqliteLedger:
             await commits.stop()
             raise
         self._commits = commits
+        self._notice()
         return self
 
     async def __aexit__(
@@ -118,19 +126,25 @@ class SqliteLedger:
             raise refusal(reason)
         await self._commits.submit(prepare(entry, os.urandom(2 * SALT_BYTES)))
 
-    async def unfinished(self) -> Sequence[Sequence[Entry]]:
+    async def unfinished(self) -> Unfinished:
         """
-        Return the entries, in order, of every task whose last state is not terminal.
+        Return what was going on when the last row was written (remembered.py).
 
-        Works while appending does not. Raises Unavailable(ledger_unavailable), also when a row is
-        not what was written: a task is not taken up again from a doubtful record.
+        Works while appending does not. Raises Unavailable(ledger_unavailable) while the file cannot
+        be read. Damage that is found here stops appending, as damage found at the opening does.
         """
-        return await asyncio.to_thread(_unfinished, self._path)
+        found = await asyncio.to_thread(remembered, self._path, self._writer.doubt)
+        if found.doubt is not None:
+            self._writer.doubt = found.doubt
+            self._notice()
+        return found
 
     def ready(self) -> str | None:
         """None when entries can be appended, else the reason why not."""
         if self._commits is None:
             return "the ledger is not open"
+        if self._writer.doubt is not None:
+            return self._writer.doubt
         fault = self._writer.fault
         return fault.reason if fault else self._commits.trouble()
 
@@ -169,6 +183,11 @@ class SqliteLedger:
         return self._commits.waiting() if self._commits else 0
 
     @property
+    def created(self) -> bool:
+        """Whether there was no ledger before: a first start, or somebody took it away."""
+        return self._writer.created
+
+    @property
     def repaired(self) -> tuple[str, ...]:
         """Tasks whose projection did not follow from the rows when the file was opened."""
         return self._writer.repaired
@@ -189,14 +208,14 @@ class SqliteLedger:
         if reason != self._reason:
             self._reason = reason
             self._changed(reason)
-        fault = self._writer.fault
+        fault = None if self._writer.doubt else self._writer.fault
         if fault and fault.passing and (self._recovery is None or self._recovery.done()):
             recovery = self._recover(self._commits)
             self._recovery = asyncio.create_task(recovery, name="ledger-recovery")
 
     async def _recover(self, commits: GroupCommit[Prepared]) -> None:
         delay = self._patience.retry_seconds
-        while (fault := self._writer.fault) and fault.passing:
+        while (fault := self._writer.fault) and fault.passing and self._writer.doubt is None:
             await asyncio.sleep(delay)
             delay = min(2 * delay, LONGEST_RETRY_SECONDS)
             try:
@@ -204,13 +223,3 @@ class SqliteLedger:
             except Unavailable:
                 continue
         self._notice()
-
-
-def _unfinished(path: Path) -> Sequence[Sequence[Entry]]:
-    with LedgerReader.open(path) as reader:
-        try:
-            return [[entry_of(stored) for stored in rows] for rows in reader.unfinished()]
-        except ValueError as error:
-            raise refusal(
-                f"a newer version of taskmint wrote the ledger {path}: {error}"
-            ) from error

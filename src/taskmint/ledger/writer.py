@@ -19,7 +19,7 @@ from taskmint.ports import Entry, Event
 from . import schema
 from .chain import SCHEMA, ChainCheck, Head, Row, link
 from .connection import Connection, Fault, Faulty, connect_writer, translated
-from .files import claim, refusal
+from .files import Damaged, claim, refusal
 from .reader import Header, LedgerReader, read_header
 from .rows import Prepared, prepare
 
@@ -30,7 +30,9 @@ class LedgerWriter:
     """
     Appends prepared entries to the file at `path`, for the node `node`.
 
-    `head` and `fault` may be read from other threads; each is replaced, never changed.
+    `head`, `fault` and `doubt` may be read from other threads; each is replaced, never changed.
+    `fault` says why rows cannot be written now, `doubt` why this file is not written to any more:
+    rows behind damage would vouch for what nobody can check.
     """
 
     def __init__(self, path: Path, node: str, failpoints: Failpoints) -> None:
@@ -42,7 +44,9 @@ class LedgerWriter:
         self.head = Head(0, "")
         self.genesis = ""
         self.fault: Fault | None = None
+        self.doubt: str | None = None
         self.repaired: tuple[str, ...] = ()
+        self.created = False
 
     def open(self) -> None:
         """
@@ -54,25 +58,26 @@ class LedgerWriter:
         3. Its last rows follow from each other, and the first from the header.
         4. The projection follows from the rows; where it does not, it is made anew and said.
 
-        Raises Unavailable(ledger_unavailable).
+        Raises Unavailable(ledger_unavailable) when 1 or 2 say that this is not ours to write to.
+        When it is ours and 3 or the disk say no, `doubt` or `fault` tell why afterwards: what it
+        lists as unfinished must be taken back, not left alone.
         """
         self._lock = claim(self._path)
         try:
-            connection = self._connection = connect_writer(self._path)
-            self.head = self._checked_head(connection, self._header(connection))
-            self._repair(connection)
+            self._stand()
+        except Damaged as error:
+            self.doubt = error.detail
+            self._disconnect()
         except Faulty as error:
-            self.close()
-            raise refusal(f"{self._path} cannot be opened: {error.fault.reason}") from error
+            self._fail(error)
+            self._disconnect()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Close the file and let go of the lock."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._disconnect()
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
@@ -105,16 +110,16 @@ class LedgerWriter:
 
         Raises Unavailable(ledger_unavailable) while that does not work.
         """
-        if self.fault is None or not self.fault.passing:
+        if self.doubt or self.fault is None or not self.fault.passing:
             return
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._disconnect()
         try:
-            connection = self._connection = connect_writer(self._path)
-            self.head = self._checked_head(connection, self._header(connection))
+            connection = self._stand()
             with translated():
                 connection.execute(schema.COUNT_RECOVERY)
+        except Damaged as error:
+            self.doubt = error.detail
+            raise
         except Faulty as error:
             raise self._fail(error) from error
         self.fault = None
@@ -163,7 +168,21 @@ class LedgerWriter:
 
     # --- steps ---------------------------------------------------------------------------------
 
+    def _stand(self) -> Connection:
+        """Connect and do steps 2 to 4 of `open`. Raises Faulty, Damaged, Unavailable."""
+        connection = self._connection = connect_writer(self._path)
+        self.head = self._checked_head(connection, self._header(connection))
+        self._repair(connection)
+        return connection
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
     def _usable(self) -> Connection:
+        if self.doubt is not None:
+            raise refusal(self.doubt)
         if self.fault is not None:
             raise refusal(self.fault.reason)
         if self._connection is None:
@@ -172,6 +191,8 @@ class LedgerWriter:
 
     def _fail(self, error: Faulty) -> Unavailable:
         self.fault = error.fault
+        if error.damaged:
+            self.doubt = error.fault.reason
         return refusal(error.fault.reason)
 
     def _header(self, connection: Connection) -> Header:
@@ -199,25 +220,28 @@ class LedgerWriter:
             header = (SCHEMA, self._node, secrets.token_hex(16))
             connection.execute(schema.INSERT_HEADER, header)
             connection.execute("COMMIT")
+        self.created = True
 
     def _checked_head(self, connection: Connection, header: Header) -> Head:
         check = ChainCheck(header.genesis)
         head = Head(0, header.genesis)
         for stored in LedgerReader(connection, header).newest(CHECKED_ROWS):
             for finding in check.feed(stored.row):
-                raise refusal(
-                    f"row {finding.position} of the ledger is {finding.kind}: {finding.detail}",
-                    "see `taskmint audit verify`; to start a new ledger, move this file away: "
-                    "what it still lists as unfinished ends by its dead-man interval",
+                raise Damaged(
+                    f"row {finding.position} of the ledger is {finding.kind}: {finding.detail}"
                 )
             head = Head(stored.row.position, stored.row.hash)
         return head
 
     def _repair(self, connection: Connection) -> None:
+        """Make the projection follow the rows, once the index they are read by has proved whole."""
         with translated():
             found = connection.execute(schema.PROJECTION_DIFFERENCES).fetchall()
             self.repaired = tuple(str(task) for task, _ in found)
             if found:
+                ((verdict,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
+                if verdict != "ok":
+                    raise Damaged(f"the ledger's file is damaged: {verdict}")
                 connection.execute("BEGIN IMMEDIATE")
                 connection.execute(schema.CLEAR_PROJECTION)
                 connection.execute(schema.REBUILD_PROJECTION)

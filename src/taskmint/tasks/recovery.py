@@ -36,20 +36,29 @@ class Recovery:
     keeper: Keeper
 
     async def run(self) -> None:
-        """Take up every unfinished task. Raises Unavailable(ledger_unavailable)."""
+        """
+        Take up every unfinished task. Raises Unavailable(ledger_unavailable).
+
+        From a record in doubt nothing is adopted: the row that ended a task may be what it lacks.
+        """
         adopted: list[Task] = []
         taken_back = 0
-        for history in await self.outside.ledger.unfinished():
+        unfinished = await self.outside.ledger.unfinished()
+        for history in unfinished.tasks:
             recorded = self._read(history)
             if recorded is None:
                 continue
-            self._note_unheard(recorded.task)
-            if self._may_live(recorded):
+            self._note_unheard(recorded.task, all_of_it=unfinished.doubt is not None)
+            if unfinished.doubt is None and self._may_live(recorded):
                 self._adopt(recorded.task)
                 adopted.append(recorded.task)
             else:
                 self._take_back(recorded.task)
                 taken_back += 1
+        if unfinished.doubt is not None:
+            self.outside.log.error(
+                "ledger_in_doubt", reason=unfinished.doubt, taken_back=taken_back
+            )
         self.outside.log.info("recovered", adopted=len(adopted), taken_back=taken_back)
         await asyncio.gather(*(self._record_adoption(task) for task in adopted))
 
@@ -109,10 +118,13 @@ class Recovery:
         except Unavailable as error:
             self.outside.log.warning("adoption_not_recorded", task=task.id, code=error.code)
 
-    def _note_unheard(self, task: Task) -> None:
-        """Of an incomplete revision, a token or a lease may have been made without a row."""
+    def _note_unheard(self, task: Task, *, all_of_it: bool) -> None:
+        """
+        Of an incomplete revision, a token or a lease may have been made without a row; of any
+        revision, with a row that cannot be read any more.
+        """
         for revision in task.revisions:
-            if not revision.works():
+            if all_of_it or not revision.works():
                 revision.unheard_since = self.outside.clock.boottime()
 
     def _take_back(self, task: Task) -> None:

@@ -4,6 +4,7 @@ The tasks of this node, as callers may act on them, and as the daemon keeps them
 Decides by the policy, acts through ports, keeps no secret beyond the delivery window.
 """
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final, Self
@@ -33,6 +34,8 @@ from .task import IdempotencyKey, Owner, Task
 from .views import TaskView, owners_view
 
 LONGEST_START: Final = timedelta(seconds=60)
+FIRST_REPLAY_PAUSE_SECONDS: Final = 0.25
+LONGEST_REPLAY_PAUSE_SECONDS: Final = 8.0
 
 
 class TaskService:
@@ -177,14 +180,29 @@ class TaskService:
         return sum(self._end_if_withdrawn(task) for task in self._register)
 
     async def recover(self) -> None:
-        """Take up what the ledger holds of before (tasks/recovery.py). Raises Unavailable."""
-        try:
-            await self._recovery.run()
-        finally:
-            self._register.complete()
+        """
+        Take up what the ledger holds of before (tasks/recovery.py).
+
+        A ledger that cannot be read is asked again until it can: what it lists lapses by the
+        dead-man interval meanwhile, and nobody is told that a task of before does not exist.
+        """
+        await self._replay()
+        self._register.complete()
         # What was taken up was decided by the policy and the authorities of before the restart.
         self.adopt_policy(self._policy)
         self.end_withdrawn(self._stands)
+
+    async def _replay(self) -> None:
+        pause = FIRST_REPLAY_PAUSE_SECONDS
+        while True:
+            try:
+                await self._recovery.run()
+            except Unavailable as error:
+                self._outside.log.warning("recovery_failed", code=error.code, reason=error.detail)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_REPLAY_PAUSE_SECONDS)
+            else:
+                return
 
     def hang_up(self) -> None:
         """Close every event stream, because the daemon stops; whoever held one comes again."""
