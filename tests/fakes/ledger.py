@@ -1,5 +1,6 @@
 """A ledger in memory that can be full."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from taskmint.errors import Code, Unavailable
@@ -28,7 +29,7 @@ class MemoryLedger:
         self.entries.append(entry)
 
     async def unfinished(self) -> Unfinished:
-        """Group by task what has not reached a terminal state."""
+        """Group by task what has not reached a terminal state; once finished is finished."""
         if self.unreadable:
             self.unreadable -= 1
             raise Unavailable(Code.LEDGER_UNAVAILABLE, "the disk is away")
@@ -36,8 +37,8 @@ class MemoryLedger:
         for entry in self.entries:
             if entry.task is not None:
                 by_task.setdefault(entry.task, []).append(entry)
-        tasks = [rows for rows in by_task.values() if rows[-1].state not in TERMINAL]
-        return Unfinished(tasks, self.doubt)
+        open_ones = (rows for rows in by_task.values() if _is_open(rows))
+        return Unfinished(list(open_ones), self.doubt)
 
     def ready(self) -> str | None:
         """As told."""
@@ -46,3 +47,7 @@ class MemoryLedger:
     def events(self) -> list[str]:
         """The events, in order."""
         return [entry.event.value for entry in self.entries]
+
+
+def _is_open(rows: Sequence[Entry]) -> bool:
+    return TERMINAL.isdisjoint(row.state for row in rows)

@@ -42,6 +42,11 @@ class FakeWatch:
             callback()
 
 
+def pid_of(bound: BoundProcess | BoundUnit) -> int:
+    """The pid of a fake process; a fake unit's id is its peer's."""
+    return bound.id if isinstance(bound, BoundUnit) else bound.pid
+
+
 @dataclass
 class FakeProcesses:
     """Holds every process that was bound."""
@@ -64,10 +69,20 @@ class FakeProcesses:
         self.watches.append(watch)
         return watch
 
+    def kill(self, pid: int) -> None:
+        """A process exits, or the last one of a unit, whether somebody watches or not."""
+        self.gone_pids.add(pid)
+        for watch in tuple(self.watches):
+            if pid_of(watch.process) == pid and not watch.closed:
+                watch.exit()
+
+    def forget(self) -> None:
+        """Whoever watched is gone."""
+        self.watches.clear()
+
     def reopen(self, process: BoundProcess | BoundUnit) -> FakeWatch | None:
-        """Hold it again unless it is gone; a fake unit's id is its peer's pid."""
-        pid = process.id if isinstance(process, BoundUnit) else process.pid
-        if pid in self.gone_pids:
+        """Hold it again unless it is gone."""
+        if pid_of(process) in self.gone_pids:
             return None
         watch = FakeWatch(process)
         self.watches.append(watch)

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections import Counter, defaultdict, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -25,6 +26,7 @@ def refused() -> BackendFailed:
 @dataclass
 class _Thing:
     owner: str | None
+    expires: float
     alive: bool = True
 
 
@@ -34,11 +36,13 @@ class FakeVault:
     `faults[method]` is a queue of errors to raise, one per call.
 
     `lost[method]` counts calls whose effect happens and whose answer is lost.
+    With a clock in `now`, what nobody renews lapses after its `ttl`.
     `gates[method]` holds calls until the event is set. `stubborn` makes revocations answer
     success and change nothing.
     """
 
     ttl: timedelta = timedelta(seconds=60)
+    now: Callable[[], float] = lambda: 0.0
     stubborn: bool = False
     not_ready: str | None = None
     sessions: int = 0
@@ -59,13 +63,19 @@ class FakeVault:
     @property
     def alive(self) -> set[str]:
         """The ids of every lease and token that still works."""
-        return {name for name, thing in self.things.items() if thing.alive}
+        return {name for name in self.things if self._works(name)}
+
+    def _works(self, name: str) -> bool:
+        """Neither revoked nor lapsed, and neither is the token that owns it."""
+        thing = self.things[name]
+        lives = thing.alive and self.now() < thing.expires
+        return lives and (thing.owner is None or self._works(thing.owner))
 
     async def create_task_token(self, request: TokenRequest) -> TaskToken:
         """Make a token."""
         await self._called("create_task_token")
         accessor = f"accessor-{next(self.numbers)}"
-        self.things[accessor] = _Thing(None)
+        self.things[accessor] = self._made(None)
         self.requests.append(request)
         self.accessors.append(accessor)
         self._maybe_lost("create_task_token")
@@ -75,7 +85,7 @@ class FakeVault:
         """Make a lease that the token owns."""
         await self._called("mint")
         lease = f"{entitlement.mount}/{entitlement.path}/{next(self.numbers)}"
-        self.things[lease] = _Thing(token.accessor)
+        self.things[lease] = self._made(token.accessor)
         self._maybe_lost("mint")
         return Minted(
             entitlement.name,
@@ -91,8 +101,9 @@ class FakeVault:
         await self._called("renew")
         while revocable.id.partition("/")[0] in self.hanging:
             await asyncio.sleep(0.01)
-        if not self.things[revocable.id].alive:
+        if not self._works(revocable.id):
             raise BackendFailed(Code.VAULT_ERROR, "no such lease")
+        self.things[revocable.id].expires = self.now() + increment.total_seconds()
         return increment
 
     async def revoke(self, revocable: Revocable) -> None:
@@ -109,7 +120,7 @@ class FakeVault:
     async def is_gone(self, revocable: Revocable) -> bool:
         """Look up."""
         await self._called("is_gone")
-        return not self.things[revocable.id].alive
+        return not self._works(revocable.id)
 
     async def probe(self, request: TokenRequest, entitlement: Entitlement) -> ProbeResult:
         """Terminate one session per call."""
@@ -125,6 +136,9 @@ class FakeVault:
         for name, thing in self.things.items():
             if accessor in {name, thing.owner}:
                 thing.alive = False
+
+    def _made(self, owner: str | None) -> _Thing:
+        return _Thing(owner, self.now() + self.ttl.total_seconds())
 
     def ready(self) -> str | None:
         """As told."""

@@ -229,6 +229,20 @@ async def test_a_change_of_which_provably_nothing_came_is_failed() -> None:
         assert (await service.show(caller(), view.id, NOW)).state is TaskState.ACTIVE
 
 
+async def test_p8_the_number_of_a_change_that_failed_is_never_used_again() -> None:
+    """By its number the ledger's rows are told apart, also by the next daemon."""
+    world = World()
+    async with world.running(KEPT) as service:
+        view = await service.start(caller(), ask(), None)
+        world.vault.faults["create_task_token"].append(away(created_nothing=True))
+        with pytest.raises(Unavailable):
+            await change(service, view)
+        assert (await change(service, view)).revision == 3
+        await service.stop(revoke=False, grace=WAIT)
+    async with world.running(KEPT) as service:
+        assert (await change(service, view, to_eu)).revision == 4
+
+
 async def test_a_lost_reply_of_a_changes_mint_is_taken_back_with_its_token() -> None:
     """The lease nobody heard of belongs to the new revision's token."""
     world = World()

@@ -1,5 +1,6 @@
 """After a restart, tasks that may live are adopted and everything else is taken back (P8)."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from taskmint.errors import Code, NotFound, Unavailable
 from taskmint.model.state import EndCause, TaskState
 from taskmint.ports import Event
-from taskmint.tasks.task import IdempotencyKey
+from taskmint.tasks.task import Guarantee, IdempotencyKey
 
 from tasks.world import REPORT, SHORT, World, ask, caller
 
@@ -47,6 +48,25 @@ async def test_p8_an_adopted_task_is_renewed_at_once() -> None:
         await service.show(caller(), task_id, timedelta(milliseconds=500))
 
         assert "renewal ok" in world.seen.events
+
+
+async def test_p8_an_adopted_task_is_guaranteed_nothing_before_a_renewal_has_answered() -> None:
+    """Its credentials may lapse in a moment: callers are not told more than is known."""
+    world = World()
+    task_id = await started(world)
+    world.vault.gates["renew"] = gate = asyncio.Event()
+    async with world.running() as service:
+        shown = await service.show(caller(), task_id, timedelta())
+        assert shown.guaranteed_until <= world.clock.utcnow()
+        assert shown.guarantee is Guarantee.HALF
+
+        gate.set()
+        async with asyncio.timeout(20):
+            while shown.guaranteed_until <= world.clock.utcnow():
+                await asyncio.sleep(0.005)
+                shown = await service.show(caller(), task_id, timedelta())
+        renewed = await service.show(caller(), task_id, timedelta())
+        assert renewed.guarantee is Guarantee.KEPT
 
 
 async def test_p8_a_task_whose_process_is_gone_is_taken_back() -> None:

@@ -83,12 +83,13 @@ class Changer:
         self.decider.granted(caller)
         lapses = self.outside.clock.boottime() + scope.lifetime.total_seconds()
         revision = Revision(
-            task.revisions[-1].number + 1,
+            task.newest + 1,
             given,
             scope,
             min(task.deadline, lapses),
             min(task.expires_at, given.now + scope.lifetime),
         )
+        task.newest = revision.number
         task.revisions.append(revision)
         task.changing = revision
         task.change_key = key

@@ -1,11 +1,8 @@
 """A little chance, so that what began together does not stay together."""
 
-import secrets
-from typing import Final
-
-_CHANCE: Final = secrets.SystemRandom()
+import random
 
 
 def between(least: float, most: float) -> float:
-    """Return any number between the two."""
-    return _CHANCE.uniform(least, most)
+    """Return any number between the two; no secret, and where a test is repeated, the same."""
+    return random.uniform(least, most)  # noqa: S311 - only spreads load

@@ -109,7 +109,7 @@ class Keeper:
             (task.heartbeat_due, EndCause.HEARTBEAT_MISSED),
             (task.reprove_due, EndCause.REPROVE_MISSED),
             (task.connection_due, EndCause.CONNECTION_LOST),
-            (task.current.guaranteed_until, EndCause.RENEWAL_LOST),
+            (task.current.lapses_at, EndCause.RENEWAL_LOST),
         )
         for due, cause in causes:
             if now >= due:
@@ -122,7 +122,7 @@ class Keeper:
         self.look_again(task)
 
     def _look_at(self, task: Task, revision: Revision, now: float) -> None:
-        if now >= min(revision.overlap_until, revision.guaranteed_until):
+        if now >= min(revision.overlap_until, revision.lapses_at):
             self.retire(task, revision, "replaced")
             return
         if now >= revision.warn_at:

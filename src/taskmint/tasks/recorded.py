@@ -67,12 +67,17 @@ def _apply(task: Task, entry: Entry, facts: Mapping[str, Any]) -> None:
         task.cause = EndCause(facts["cause"])
         return
     if entry.event is Event.REVISION_INTENT:
-        task.revisions.append(_read_intent(entry, facts, task.current))
+        revision = _read_intent(entry, facts, task.current)
+        task.newest = revision.number
+        task.revisions.append(revision)
         task.change_key = _read_key(facts)
         return
-    revision = _named(task, facts)
-    if revision is None:
-        return
+    named = _named(task, facts)
+    if named is not None:
+        _apply_to(task, named, entry, facts)
+
+
+def _apply_to(task: Task, revision: Revision, entry: Entry, facts: Mapping[str, Any]) -> None:
     match entry.event:
         case Event.ACCESSOR | Event.REVISION_ACCESSOR:
             revision.token = Revocable(RevocableKind.TOKEN, str(entry.handles["accessor"]))

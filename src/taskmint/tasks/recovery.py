@@ -105,10 +105,7 @@ class Recovery:
         if not revision.works() or revision.overlap_until <= now:
             self.keeper.retire(task, revision, "not_recovered")
             return
-        # How long the credentials have left is not known until the first renewal has answered;
-        # until then the dead-man interval is the longest it can be, and the renewal is due.
-        revision.granted(revision.scope.dead_man, now)
-        revision.renew_at = now
+        revision.adopted(now)
         if revision.state is RevisionState.OVERLAPPING:
             revision.overlap_until = now + self.settings.delivery_window.total_seconds()
 

@@ -28,7 +28,8 @@ class Revision:
 
     Times are boot-clock seconds, but for `expires_at`, which is the deadline in wall-clock time: a
     change may bring it nearer and never moves it away. `guaranteed_until` is the least of token and
-    lease expiry as last heard from Vault, `warn_at` when half of that life is over.
+    lease expiry as last heard from Vault, `warn_at` when half of that life is over, `lapses_at`
+    when nothing can be left of it.
     """
 
     number: int
@@ -42,7 +43,8 @@ class Revision:
     # When the last creating call went without a clear answer: a token without a known accessor,
     # or a lease without a known id, may exist, and only the server's own clocks bound it.
     unheard_since: float | None = None
-    guaranteed_until: float = NEVER
+    guaranteed_until: float = 0.0
+    lapses_at: float = NEVER
     warn_at: float = NEVER
     warned: bool = False
     renew_at: float = NEVER
@@ -55,13 +57,23 @@ class Revision:
 
     def granted(self, life: timedelta, asked_at: float) -> None:
         """Note what Vault granted, counted from before it was asked: never too much."""
-        self.guaranteed_until = asked_at + life.total_seconds()
+        self.guaranteed_until = self.lapses_at = asked_at + life.total_seconds()
         self.warn_at = asked_at + life.total_seconds() / 2
         self.warned = False
 
+    def adopted(self, now: float) -> None:
+        """
+        Nobody knows how long the credentials have left: guarantee nothing, and renew at once.
+
+        The dead-man interval is the longest that it can be.
+        """
+        self.guaranteed_until = self.renew_at = now
+        self.lapses_at = now + self.scope.dead_man.total_seconds()
+        self.warned = True
+
     def stop_clock(self) -> None:
         """Nothing about it is due any more."""
-        self.renew_at = self.warn_at = self.guaranteed_until = self.overlap_until = NEVER
+        self.renew_at = self.warn_at = self.lapses_at = self.overlap_until = NEVER
 
     def renewed_together(self) -> list[Revocable]:
         """Name everything that is renewed: the token, and each lease by its own clock."""
@@ -82,4 +94,4 @@ class Revision:
 
     def next_due(self) -> float:
         """When something about it is to be looked at next."""
-        return min(self.renew_at, self.warn_at, self.guaranteed_until, self.overlap_until)
+        return min(self.renew_at, self.warn_at, self.lapses_at, self.overlap_until)

@@ -20,7 +20,7 @@ class Guarantee(StrEnum):
     """How firmly a task's credentials stand."""
 
     KEPT = "kept"  # renewed in time
-    HALF = "half"  # half of their life is over and no renewal has worked yet
+    HALF = "half"  # half of their life is over, or may be, and no renewal has worked yet
     LOST = "lost"  # lapsed; the task has ended
 
 
@@ -82,6 +82,7 @@ class Task:
     state: TaskState = TaskState.MINTING
     revisions: list[Revision] = field(default_factory=list)
     changing: Revision | None = None
+    newest: int = 1  # the highest number that a revision was given, whatever became of it
     heartbeat_due: float = NEVER
     reprove_due: float = NEVER
     connection_due: float = NEVER  # a task bound to its event stream must have one by then

@@ -1,0 +1,106 @@
+"""One incarnation of a daemon, as the world behind its ports sees it: slow, cut off, or dead."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from taskmint.model.scope import Entitlement
+from taskmint.ports import (
+    Entry,
+    Minted,
+    ProbeResult,
+    Revocable,
+    TaskToken,
+    TokenRequest,
+    Unfinished,
+)
+
+from fakes.ledger import MemoryLedger
+from fakes.vault import FakeVault, away
+
+LEG: Final = 0.01  # seconds that a call takes to get there, and its answer to come back
+
+
+@dataclass
+class Mortal:
+    """
+    The fakes as one incarnation of the daemon sees them: each call takes time both ways.
+
+    After `die` nothing that it still tries arrives, whatever its code does while it is torn down.
+    """
+
+    vault: FakeVault
+    ledger: MemoryLedger
+    outage: asyncio.Event
+    dead: bool = False
+
+    async def there(self) -> None:
+        """On the way to Vault: away now means that nothing was created."""
+        await self._leg()
+        if self.outage.is_set():
+            raise away(created_nothing=True)
+
+    async def back(self) -> None:
+        """On the way back: away now means that nobody knows."""
+        await self._leg()
+        if self.outage.is_set():
+            raise away(created_nothing=False)
+
+    async def _leg(self) -> None:
+        await asyncio.sleep(LEG)
+        if self.dead:
+            await asyncio.get_running_loop().create_future()
+
+    async def create_task_token(self, request: TokenRequest) -> TaskToken:
+        """As the fake."""
+        await self.there()
+        token = await self.vault.create_task_token(request)
+        await self.back()
+        return token
+
+    async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
+        """As the fake."""
+        await self.there()
+        minted = await self.vault.mint(token, entitlement)
+        await self.back()
+        return minted
+
+    async def renew(self, revocable: Revocable, increment: timedelta) -> timedelta:
+        """As the fake."""
+        await self.there()
+        life = await self.vault.renew(revocable, increment)
+        await self.back()
+        return life
+
+    async def revoke(self, revocable: Revocable) -> None:
+        """As the fake."""
+        await self.there()
+        await self.vault.revoke(revocable)
+        await self.back()
+
+    async def is_gone(self, revocable: Revocable) -> bool:
+        """As the fake."""
+        await self.there()
+        gone = await self.vault.is_gone(revocable)
+        await self.back()
+        return gone
+
+    async def probe(self, request: TokenRequest, entitlement: Entitlement) -> ProbeResult:
+        """As the fake."""
+        await self.there()
+        return await self.vault.probe(request, entitlement)
+
+    def ready(self) -> str | None:
+        """Always; what is away is noticed by calling."""
+        return None
+
+    async def append(self, entry: Entry) -> None:
+        """As the fake; what died on the way back is on the disk."""
+        await self._leg()
+        await self.ledger.append(entry)
+        await self._leg()
+
+    async def unfinished(self) -> Unfinished:
+        """As the fake."""
+        return await self.ledger.unfinished()
