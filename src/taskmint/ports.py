@@ -308,6 +308,9 @@ class Observer(Protocol):
     def refused(self, code: str) -> None:
         """A request was refused with this code."""
 
+    def shadowed(self, definition: str, verdict: str) -> None:
+        """A shadow was decided beside the definition of this name (policy/shadow.py)."""
+
     def ended(self, definition: str, cause: EndCause) -> None:
         """A task's end began."""
 

@@ -72,7 +72,10 @@ async def task_socket(directory: Path, text: str = REPORT) -> AsyncIterator[Http
 
 @asynccontextmanager
 async def admin_socket(
-    directory: Path, roles: Mapping[Role, Members], refuse: Exception | None = None
+    directory: Path,
+    roles: Mapping[Role, Members],
+    refuse: Exception | None = None,
+    text: str = REPORT,
 ) -> AsyncIterator[Http]:
     """Serve the admin API over the same kind of world."""
     world = World()
@@ -82,12 +85,13 @@ async def admin_socket(
             raise refuse
         return ReloadReply(policy_digest="d", ended=0)
 
-    async with world.running() as service:
+    async with world.running(text) as service:
         api = AdminApi(
             operators=service.operators,
             roles=roles,
             components={"vault": world.vault.ready},
             reload=reload,
+            explain_as=service.explain_as,
             policy_digest=lambda: "d",
             uptime=lambda: 1.5,
             ledger_queue=lambda: 0,

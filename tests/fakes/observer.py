@@ -21,6 +21,10 @@ class Seen:
         """A refusal."""
         self.events.append(f"refused {code}")
 
+    def shadowed(self, definition: str, verdict: str) -> None:
+        """A shadow's word."""
+        self.events.append(f"shadowed {definition} {verdict}")
+
     def ended(self, definition: str, cause: EndCause) -> None:
         """An end."""
         self.events.append(f"ended {definition} {cause}")

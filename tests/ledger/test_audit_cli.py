@@ -121,6 +121,7 @@ async def test_show_tells_the_whole_story(tmp_path: Path) -> None:
         "ticket": "OPS-1",
         "context": {"run": "7"},
         "decision": "granted",
+        "shadow": None,
         "policy_digest": "ab" * 32,
         "requested_at": "2026-11-21T12:00:00.000000Z",
         "active_at": "2026-11-21T12:00:02.000000Z",

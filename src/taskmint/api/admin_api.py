@@ -12,9 +12,11 @@ from pydantic import BaseModel
 
 from taskmint.errors import BadRequest, Code, Denied
 from taskmint.model.peer import Peer
+from taskmint.model.scope import CallerFacts, RequestFacts
 from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import TaskId
 from taskmint.ports import Observer
+from taskmint.tasks.deciding import Explanation
 from taskmint.tasks.operating import (
     Operators,
     Selector,
@@ -36,6 +38,7 @@ from .admin_bodies import (
     order_reply,
 )
 from .bodies import RevokeBody, read, task_reply
+from .explanation import ExplainAsBody, to_operator
 from .gate import PEER, Serving, gate
 from .json_body import parse_object
 from .readiness import Components, readiness
@@ -73,6 +76,7 @@ class AdminApi:
     roles: Mapping[Role, Members]
     components: Components
     reload: Callable[[], Awaitable[ReloadReply]]
+    explain_as: Callable[[CallerFacts, RequestFacts], Explanation]
     policy_digest: Callable[[], str]
     uptime: Callable[[], float]
     ledger_queue: Callable[[], int]
@@ -96,6 +100,7 @@ class AdminApi:
                 web.post("/v1/admin/revoke", self.revoke),
                 web.get("/v1/admin/revoke/{number}", self.order, allow_head=False),
                 web.post("/v1/admin/reload", self.load_again),
+                web.post("/v1/admin/explain", self.explain),
                 web.get("/metrics", self.scrape, allow_head=False),
             ]
         )
@@ -159,6 +164,12 @@ class AdminApi:
         peer = self._require(request, Role.OPERATOR)
         self.log.info("operator_reload", uid=peer.uid)
         return _json(await self.reload())
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """What a caller would be answered now, and why: the whole trace."""
+        self._require(request, Role.OPERATOR, Role.AUDITOR)
+        body = read(ExplainAsBody, parse_object(await request.read()))
+        return _json(to_operator(self.explain_as(body.caller(), body.facts())))
 
     async def scrape(self, request: web.Request) -> web.Response:
         """Prometheus text."""

@@ -24,6 +24,7 @@ from .bodies import (
     TaskReply,
 )
 from .events import CONTENT_TYPE
+from .explanation import ExplainReply
 from .gate import REQUEST_HEADER
 from .problems import TITLES
 
@@ -103,6 +104,14 @@ OPERATIONS: Final = (
         queries={"outcome": "succeeded (default), failed or cancelled"},
     ),
     Operation(
+        "post",
+        "/v1/explain",
+        "What a start would be granted by the policy: nothing is minted, counted or recorded",
+        {200: ExplainReply},
+        (*_EVERY, 403, 413, 415, 422),
+        body=StartBody,
+    ),
+    Operation(
         "get", "/v1/health", "The process answers", {200: HealthReply}, (400,), identified=False
     ),
     Operation(
@@ -121,6 +130,7 @@ def document() -> dict[str, Any]:
     _, schemas = models_json_schema(
         [
             (ChangeBody, "validation"),
+            (ExplainReply, "serialization"),
             (HealthReply, "serialization"),
             (ProblemReply, "serialization"),
             (ReadyReply, "serialization"),

@@ -22,6 +22,7 @@ from taskmint.tasks.task import IdempotencyKey
 from .bodies import ChangeBody, HealthReply, StartBody, read, task_reply
 from .connection import CHAIN
 from .events import stream
+from .explanation import to_caller
 from .gate import PEER, Serving, gate
 from .json_body import parse_object
 from .readiness import Components, readiness
@@ -63,6 +64,7 @@ class TaskApi:
                 web.post("/v1/tasks/{id}/heartbeat", self.heartbeat),
                 web.patch("/v1/tasks/{id}", self.change),
                 web.delete("/v1/tasks/{id}", self.end),
+                web.post("/v1/explain", self.explain),
                 web.get("/v1/health", self.health, allow_head=False),
                 web.get("/v1/ready", self.ready, allow_head=False),
             ]
@@ -79,6 +81,12 @@ class TaskApi:
         if request.transport is None or request.transport.is_closing():
             self.service.undelivered(view)
         return _json(201, task_reply(view))
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """What a start would be granted, without one; a refusal is the start's."""
+        caller = await self._caller(request)
+        body = read(StartBody, parse_object(await request.read()))
+        return _json(200, to_caller(body.task, self.service.explain(caller, body.facts())))
 
     async def show(self, request: web.Request) -> web.Response:
         """State; with `wait`, after it has ended or the time is over."""

@@ -1,7 +1,7 @@
 """`taskmint policy explain`: what would be decided, and why; or what an identity may ask for."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -66,7 +66,7 @@ def _duration(ctx: click.Context, param: click.Parameter, text: str | None) -> t
         raise click.BadParameter(str(error), ctx, param) from None
 
 
-_REQUEST: Final = (
+ASKING: Final = (
     click.option("--as", "caller", required=True, metavar="SPIFFE_ID", callback=_spiffe_id),
     click.option("--uid", type=click.IntRange(min=0), default=1000, show_default=True),
     click.option(
@@ -75,13 +75,15 @@ _REQUEST: Final = (
         default=IdentityMethod.JWT_SVID.value,
         show_default=True,
     ),
-    click.option("--task", help="The definition that is asked for; without it, all are listed."),
     click.option("-p", "--parameter", "parameters", multiple=True, callback=_pairs),
     click.option("--purpose", default=""),
     click.option("--ticket"),
     click.option("--context", multiple=True, metavar="NAME=VALUE", callback=_pairs),
     click.option("--ttl", metavar="DURATION", callback=_duration),
     click.option("--bind", type=click.Choice([kind.value for kind in BindKind])),
+)
+_CIRCUMSTANCES: Final = (
+    click.option("--task", help="The definition that is asked for; without it, all are listed."),
     click.option("--at", metavar="TIME", callback=_instant, help="RFC 3339; now when left out."),
     click.option("--host", multiple=True, metavar="LABEL=VALUE", callback=_pairs),
     click.option("--grants", type=click.IntRange(min=0), default=0, help="In the last hour."),
@@ -91,15 +93,20 @@ _REQUEST: Final = (
 )
 
 
-def _request_options(command: Command) -> Command:
-    for option in reversed(_REQUEST):
-        command = option(command)
-    return command
+def with_options(options: Sequence[Command]) -> Command:
+    """Add each of these options."""
+
+    def added(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return added
 
 
 @click.command()
 @policy_options
-@_request_options
+@with_options((*ASKING, *_CIRCUMSTANCES))
 @output_option
 @errors_to_exit_codes
 def explain(paths: tuple[Path, ...], config_file: Path | None, output: str, **asked: Any) -> None:

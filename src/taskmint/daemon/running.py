@@ -101,6 +101,7 @@ class Running:
             roles=roles,
             components=parts.components(),
             reload=self.reload,
+            explain_as=parts.service.explain_as,
             policy_digest=lambda: parts.in_force.policy.digest,
             uptime=lambda: parts.clock.boottime() - started,
             ledger_queue=lambda: parts.ledger.waiting,

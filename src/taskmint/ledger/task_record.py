@@ -38,6 +38,7 @@ class TaskRecord:
     ticket: str | None
     context: Json
     decision: str
+    shadow: str | None  # what the definition's shadow would have changed
     policy_digest: str | None
     requested_at: str
     active_at: str | None
@@ -72,6 +73,7 @@ def task_record(rows: Sequence[StoredRow]) -> TaskRecord:
         ticket=_text(free.get("ticket")),
         context=free.get("context"),
         decision=_decision(last),
+        shadow=_shadow(_object(facts.get("shadow"))),
         policy_digest=_text(facts.get("policy_digest") or scope.get("policy_digest")),
         requested_at=first.row.body.at,
         active_at=at.get(Event.ACTIVE),
@@ -88,6 +90,13 @@ def _decision(last: Mapping[str, Mapping[str, Json]]) -> str:
         if event in last:
             return f"{word}: {last[event].get('code')}"
     return "granted"
+
+
+def _shadow(facts: Mapping[str, Json]) -> str | None:
+    if not facts:
+        return None
+    code = facts.get("code")
+    return f"{facts.get('verdict')}" + (f": {code}" if code is not None else "")
 
 
 def _free_text(stored: StoredRow) -> Mapping[str, Json]:

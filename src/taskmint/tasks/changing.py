@@ -21,6 +21,7 @@ from taskmint.model.caller import Caller
 from taskmint.model.scope import BindKind, DecisionInput, Denial, RequestFacts, Scope
 from taskmint.model.state import EndCause, RevisionState, TaskState
 from taskmint.policy.load import Policy
+from taskmint.policy.shadow import Shadowed
 from taskmint.ports import BoundUnit, Entry, Minted
 
 from . import entries
@@ -70,15 +71,16 @@ class Changer:
         self.register.admission.attempt(caller.spiffe_id, now)
         self._require_changeable(task)
 
-        def refused(given: DecisionInput, denial: Denial) -> Entry:
-            return entries.revision_denied(given, denial, task, caller.evidence)
+        def refused(given: DecisionInput, denial: Denial, shadow: Shadowed | None) -> Entry:
+            return entries.revision_denied(given, denial, shadow, task, caller.evidence)
 
         request = replace(change(task.given.request), bind=_bound_kind(task))
-        given, scope = await self.decider.ask(policy, caller, request, refused)
+        granted = await self.decider.ask(policy, caller, request, refused)
+        given, scope = granted.given, granted.scope
         try:
             self._pace(policy, caller, task, scope)
         except LimitExceeded as error:
-            await self.decider.refuse(caller, given, scope, error, refused)
+            await self.decider.refuse(caller, granted, error, refused)
             raise
         self.decider.granted(caller)
         lapses = self.outside.clock.boottime() + scope.lifetime.total_seconds()
@@ -88,6 +90,7 @@ class Changer:
             scope,
             min(task.deadline, lapses),
             min(task.expires_at, given.now + scope.lifetime),
+            shadow=granted.shadow,
         )
         task.newest = revision.number
         task.revisions.append(revision)

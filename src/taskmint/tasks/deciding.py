@@ -3,20 +3,48 @@
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from taskmint.errors import Code, Denied, TaskmintError, Unavailable, Unprocessable
 from taskmint.model.caller import Caller
-from taskmint.model.scope import CallerFacts, DecisionInput, Denial, RequestFacts, Scope
+from taskmint.model.scope import (
+    CallerFacts,
+    Decision,
+    DecisionInput,
+    Denial,
+    RequestFacts,
+    Scope,
+)
 from taskmint.model.task_id import TaskId, new_task_id
 from taskmint.policy.decide import decide
 from taskmint.policy.load import Policy
+from taskmint.policy.shadow import Shadowed, shadowed
 from taskmint.ports import Entry
 
 from . import entries
 from .history import History
 from .outside import Outside, Settings
 
-Refused = Callable[[DecisionInput, Denial], Entry]
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would be decided, from what, and what the definition's shadow says to it."""
+
+    given: DecisionInput
+    decision: Decision
+    shadow: Shadowed | None
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What was granted, from what, and what the definition's shadow says to it."""
+
+    given: DecisionInput
+    scope: Scope
+    shadow: Shadowed | None
+
+
+Refused = Callable[[DecisionInput, Denial, Shadowed | None], Entry]
 
 
 class Decider:
@@ -27,35 +55,39 @@ class Decider:
         self._host = settings.host
         self._history = History()
 
-    async def ask(
-        self, policy: Policy, caller: Caller, request: RequestFacts, refused: Refused
-    ) -> tuple[DecisionInput, Scope]:
-        """Decide. Raises Denied or Unprocessable, once `refused(...)` has been recorded."""
-        now = self._outside.clock.boottime()
+    def explain(self, policy: Policy, caller: CallerFacts, request: RequestFacts) -> Explanation:
+        """Decide as if it were asked for now; nothing is counted, remembered or recorded."""
         given = DecisionInput(
-            CallerFacts(caller.spiffe_id, caller.peer.uid, caller.method),
+            caller,
             request,
             self._outside.clock.utcnow(),
             self._host,
-            self._history.facts(caller.spiffe_id, now),
+            self._history.facts(caller.spiffe_id, self._outside.clock.boottime()),
         )
         decision = decide(policy, given)
-        if isinstance(decision, Denial):
-            await self._refuse(caller, refused(given, decision), decision.code)
-            raise _refusal(decision)
-        return given, decision
+        return Explanation(given, decision, shadowed(policy, given, decision))
+
+    async def ask(
+        self, policy: Policy, caller: Caller, request: RequestFacts, refused: Refused
+    ) -> Granted:
+        """Decide. Raises Denied or Unprocessable, once `refused(...)` has been recorded."""
+        asked = self.explain(policy, caller_facts(caller), request)
+        if asked.shadow is not None:
+            self._outside.observer.shadowed(request.task, asked.shadow.verdict)
+        if isinstance(asked.decision, Denial):
+            entry = refused(asked.given, asked.decision, asked.shadow)
+            await self._refuse(caller, entry, asked.decision.code)
+            raise refusal(asked.decision)
+        return Granted(asked.given, asked.decision, asked.shadow)
 
     async def refuse(
-        self,
-        caller: Caller,
-        given: DecisionInput,
-        scope: Scope,
-        error: TaskmintError,
-        refused: Refused,
+        self, caller: Caller, granted: Granted, error: TaskmintError, refused: Refused
     ) -> None:
         """Record that what the policy grants was refused all the same: a limit, a process."""
+        scope = granted.scope
         denial = Denial(error.code, error.detail, scope.policy_digest, scope.trace)
-        await self._refuse(caller, refused(given, denial), error.code)
+        entry = refused(granted.given, denial, granted.shadow)
+        await self._refuse(caller, entry, error.code)
 
     def granted(self, caller: Caller) -> None:
         """Count a grant in the caller's history."""
@@ -77,7 +109,12 @@ class Decider:
 
 def as_new_task(evidence: str) -> Refused:
     """Record a refused start, under an id of its own."""
-    return lambda given, denial: entries.denied(given, denial, fresh_id(), evidence)
+    return lambda given, denial, shadow: entries.denied(given, denial, shadow, fresh_id(), evidence)
+
+
+def caller_facts(caller: Caller) -> CallerFacts:
+    """State what was proven of a caller, for the decision."""
+    return CallerFacts(caller.spiffe_id, caller.peer.uid, caller.method)
 
 
 def fresh_id() -> TaskId:
@@ -85,7 +122,8 @@ def fresh_id() -> TaskId:
     return new_task_id(time.time_ns() // 1_000_000, secrets.token_bytes(10))
 
 
-def _refusal(denial: Denial) -> TaskmintError:
+def refusal(denial: Denial) -> TaskmintError:
+    """Say no to the caller: the code and a sentence, never the trace."""
     code = Code(denial.code)
     if code is Code.NOT_PERMITTED:
         return Denied(code, denial.detail, fix="ask the owner of the task's policy")

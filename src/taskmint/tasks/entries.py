@@ -10,25 +10,30 @@ from datetime import datetime
 from taskmint.model.scope import DecisionInput, Denial, Json
 from taskmint.model.state import TaskState
 from taskmint.model.task_id import TaskId
+from taskmint.policy.shadow import Shadowed
 from taskmint.ports import Entry, Event
 
-from .facts import bound_facts, free_text, input_facts, instant, scope_facts
+from .facts import bound_facts, free_text, input_facts, instant, scope_facts, shadow_facts
 from .revision import Revision
 from .task import Task
 
 FIRST = 1
 
 
-def denied(given: DecisionInput, denial: Denial, task: TaskId, evidence: str) -> Entry:
+def denied(
+    given: DecisionInput, denial: Denial, shadow: Shadowed | None, task: TaskId, evidence: str
+) -> Entry:
     """Record a refusal, with everything it was decided from."""
-    facts = _denial_facts(given, denial, evidence)
+    facts = _denial_facts(given, denial, shadow, evidence)
     text = free_text(given)
     return Entry(Event.DENIED, given.now, task, TaskState.DENIED, facts, free_text=text)
 
 
-def revision_denied(given: DecisionInput, denial: Denial, task: Task, evidence: str) -> Entry:
+def revision_denied(
+    given: DecisionInput, denial: Denial, shadow: Shadowed | None, task: Task, evidence: str
+) -> Entry:
     """Record a refused change; the task goes on as it was."""
-    facts = _denial_facts(given, denial, evidence)
+    facts = _denial_facts(given, denial, shadow, evidence)
     return Entry(Event.REVISION_DENIED, given.now, task.id, None, facts, free_text=free_text(given))
 
 
@@ -41,6 +46,7 @@ def intent(task: Task, revision: Revision, at: datetime, boot_id: str) -> Entry:
         "proven_until": instant(task.proven_until),
         "authority": task.authority,
         "scope": scope_facts(revision.scope),
+        **shadow_facts(revision.shadow),
     }
     if revision.number > FIRST:
         facts["revision"] = revision.number
@@ -143,7 +149,9 @@ def adopted(task: Task, at: datetime) -> Entry:
     return Entry(Event.ADOPTED, at, task.id, task.state)
 
 
-def _denial_facts(given: DecisionInput, denial: Denial, evidence: str) -> dict[str, Json]:
+def _denial_facts(
+    given: DecisionInput, denial: Denial, shadow: Shadowed | None, evidence: str
+) -> dict[str, Json]:
     return {
         **input_facts(given),
         "evidence": evidence,
@@ -151,6 +159,7 @@ def _denial_facts(given: DecisionInput, denial: Denial, evidence: str) -> dict[s
         "detail": denial.detail,
         "trace": list(denial.trace),
         "policy_digest": denial.policy_digest,
+        **shadow_facts(shadow),
     }
 
 

@@ -14,6 +14,7 @@ from taskmint.model.scope import (
     BindKind,
     CallerFacts,
     DecisionInput,
+    Denial,
     Ends,
     Entitlement,
     EntitlementKind,
@@ -26,6 +27,7 @@ from taskmint.model.scope import (
     TokenBinding,
 )
 from taskmint.model.spiffe import SpiffeId
+from taskmint.policy.shadow import Shadowed
 from taskmint.ports import BoundProcess, BoundUnit
 
 
@@ -176,6 +178,20 @@ def _read_entitlement(name: str, facts: Mapping[str, Any]) -> Entitlement:
         revocable=facts["revocable"],
         ceiling=_span(facts["ceiling_seconds"]),
     )
+
+
+# --- what the shadow says to it ------------------------------------------------------------
+
+
+def shadow_facts(shadow: Shadowed | None) -> dict[str, Json]:
+    """Write what a shadow would have decided beside, under `shadow`; nothing without one."""
+    if shadow is None:
+        return {}
+    decision = shadow.decision
+    told: dict[str, Json] = {"verdict": shadow.verdict.value, "trace": list(decision.trace)}
+    if isinstance(decision, Denial):
+        return {"shadow": {**told, "code": decision.code}}
+    return {"shadow": {**told, "scope": scope_facts(decision)}}
 
 
 # --- what a task is bound to ---------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Final
 
 from taskmint.model.scope import DecisionInput, Entitlement, Scope
 from taskmint.model.state import RevisionState, advance_revision
+from taskmint.policy.shadow import Shadowed
 from taskmint.ports import Revocable
 
 NEVER: Final = float("inf")
@@ -50,6 +51,7 @@ class Revision:
     renew_at: float = NEVER
     overlap_until: float = NEVER
     disabled: int = 0
+    shadow: Shadowed | None = None  # until it is in the ledger; a restart does without
 
     def move(self, following: RevisionState) -> None:
         """Go to another state, as the table in model/state.py allows."""

@@ -11,12 +11,12 @@ from typing import Final, Self
 
 from taskmint.errors import Code, Conflict, NotFound, TaskmintError, Unavailable
 from taskmint.model.caller import Caller
-from taskmint.model.scope import RequestFacts
+from taskmint.model.scope import CallerFacts, Denial, RequestFacts
 from taskmint.model.state import EndCause
 from taskmint.policy.load import Policy
 
 from .changing import Change, Changer
-from .deciding import Decider
+from .deciding import Decider, Explanation, caller_facts, refusal
 from .ending import Ender
 from .following import Followers, Following
 from .keeping import Keeper
@@ -62,7 +62,8 @@ class TaskService:
         revoker = Revoker(outside, settings, register.admission.unproven)
         self._ender = ender = Ender(outside, revoker, register, work)
         self._keeper = keeper = Keeper(outside, settings, Renewer(outside), ender, work)
-        decider, minter = Decider(outside, settings), Minter(outside, settings)
+        self._decider = decider = Decider(outside, settings)
+        minter = Minter(outside, settings)
         given = outside, settings, register, decider, minter, ender, keeper
         self._starter = Starter(*given)
         self._changer = Changer(*given)
@@ -98,6 +99,19 @@ class TaskService:
         self._end_if_withdrawn(task)  # its authority may have gone since the caller was proven
         await self._work.outliving(self._starter.mint(task), expected=TaskmintError)
         return owners_view(task, self._outside.clock)
+
+    def explain(self, caller: Caller, request: RequestFacts) -> Explanation:
+        """
+        Say what a start would be granted by the policy; nothing is minted, counted or recorded.
+
+        Limits and processes are not looked at. Raises Denied, Unprocessable, as a start does; what
+        lacks nothing but an approval is an answer.
+        """
+        explained = self.explain_as(caller_facts(caller), request)
+        decision = explained.decision
+        if isinstance(decision, Denial) and decision.approval is None:
+            raise refusal(decision)
+        return explained
 
     async def change(
         self, caller: Caller, task_id: str, change: Change, key: IdempotencyKey | None
@@ -164,6 +178,10 @@ class TaskService:
     def ready(self) -> str | None:
         """None when tasks can be started, else the reason why not."""
         return self._outside.ledger.ready() or self._outside.vault.ready()
+
+    def explain_as(self, caller: CallerFacts, request: RequestFacts) -> Explanation:
+        """Say to an operator what this caller would be answered now, and why."""
+        return self._decider.explain(self._policy, caller, request)
 
     def adopt_policy(self, policy: Policy) -> int:
         """Decide everything again by a new policy; end what it now refuses, return how many."""

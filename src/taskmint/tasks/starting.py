@@ -56,7 +56,8 @@ class Starter:
         now = self.outside.clock.boottime()
         self.register.admission.attempt(caller.spiffe_id, now)
         refused = as_new_task(caller.evidence)
-        given, scope = await self.decider.ask(policy, caller, request, refused)
+        granted = await self.decider.ask(policy, caller, request, refused)
+        given, scope = granted.given, granted.scope
         try:
             self._admit(policy, caller, scope)
             try:
@@ -65,14 +66,16 @@ class Starter:
                 self.register.admission.leave(caller.spiffe_id, scope.definition)
                 raise
         except (Unprocessable, LimitExceeded) as error:
-            await self.decider.refuse(caller, given, scope, error, refused)
+            await self.decider.refuse(caller, granted, error, refused)
             raise
         self.decider.granted(caller)
         deadline = now + scope.lifetime.total_seconds()
         task = Task(
             id=fresh_id(),
             owner=Owner(caller.spiffe_id, caller.peer.uid),
-            current=Revision(FIRST, given, scope, deadline, given.now + scope.lifetime),
+            current=Revision(
+                FIRST, given, scope, deadline, given.now + scope.lifetime, shadow=granted.shadow
+            ),
             started=now,
             watch=watch,
             evidence=caller.evidence,

@@ -33,6 +33,11 @@ class Metrics:
         self._refusals = Counter(
             "taskmint_refusals_total", "Requests refused, by the code of the answer.", ("code",)
         )
+        self._shadows = Counter(
+            "taskmint_shadow_decisions_total",
+            "Requests that a shadow decided as well, by what it would have changed.",
+            ("definition", "verdict"),
+        )
         self._ends = Counter(
             "taskmint_tasks_ended_total",
             "Tasks whose end began, by what ended them.",
@@ -50,6 +55,7 @@ class Metrics:
         self._families: list[Metric] = [
             self._starts,
             self._refusals,
+            self._shadows,
             self._ends,
             self._revocations,
             self._renewals,
@@ -62,6 +68,10 @@ class Metrics:
     def refused(self, code: str) -> None:
         """A request was refused with this code."""
         self._refusals.add((code if code in _CODES else OTHER,))
+
+    def shadowed(self, definition: str, verdict: str) -> None:
+        """A shadow was decided beside the definition of this name."""
+        self._shadows.add((definition, verdict))
 
     def ended(self, definition: str, cause: EndCause) -> None:
         """A task's end began."""
