@@ -1,8 +1,8 @@
 """
 `taskmint policy`: check, test and question policy files, without a daemon.
 
-Exits 0 for yes, 1 for a finding, a denial, a failed test or anything that widened, 2 for wrong
-usage, 4 when a file cannot be used.
+Exits 0 for yes, 1 for a finding, a denial, a failed test, anything that widened or an answer that
+changed, 2 for wrong usage, 3 when a ledger cannot be read, 4 when a file cannot be used.
 """
 
 import sys
@@ -32,6 +32,7 @@ from .policy_inputs import (
     print_json,
     sources,
 )
+from .policy_replay import replay
 from .policy_test import test
 
 _PATHS: Final = click.argument(
@@ -45,6 +46,7 @@ def policy() -> None:
 
 
 policy.add_command(explain)
+policy.add_command(replay)
 policy.add_command(test)
 
 

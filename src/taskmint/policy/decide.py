@@ -36,6 +36,7 @@ from .pattern import Match
 from .template import Misplaced
 from .window import Release
 
+AWAITED: Final = "approval: needed"  # how the trace of what lacks nothing else ends
 _FORBIDDEN: Final = "this identity may not run this task, or there is no such task"
 
 
@@ -262,6 +263,6 @@ def _approval(case: _Case, facts: Mapping[str, object]) -> None:
             return
         case.trace.append(f"approval: not automatic: {outcome.value}, {rule.automatic.text}")
     needed = Approval(rule.approvers, rule.quorum, rule.within)
-    reason = f"approval: needed, {rule.quorum} of {', '.join(rule.approvers)}"
+    reason = f"{AWAITED}, {rule.quorum} of {', '.join(rule.approvers)}"
     detail = "this task needs an approval"
     raise _No(Code.NOT_PERMITTED, detail, reason, approval=needed)

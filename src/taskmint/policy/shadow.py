@@ -43,13 +43,14 @@ def compare(enforced: Decision, other: Decision) -> Verdict:
 
     The two may be of one policy, or of two (`taskmint policy replay`).
     """
-    would = _outcome(other)
-    if _outcome(enforced) is not would:
+    would = outcome(other)
+    if outcome(enforced) is not would:
         return would
     return Verdict.SAME if _terms(enforced) == _terms(other) else Verdict.OTHER_TERMS
 
 
-def _outcome(decision: Decision) -> Verdict:
+def outcome(decision: Decision) -> Verdict:
+    """Say what a decision would do to a request that was not answered so."""
     if isinstance(decision, Scope):
         return Verdict.WOULD_GRANT
     return Verdict.WOULD_REFUSE if decision.approval is None else Verdict.WOULD_WAIT
@@ -60,7 +61,7 @@ def _terms(decision: Decision) -> object:
         return decision.approval
     return (
         decision.token_policy,
-        decision.entitlements,
+        {each.name: each for each in decision.entitlements},  # their order means nothing
         decision.dead_man,
         decision.lifetime,
         decision.ends,

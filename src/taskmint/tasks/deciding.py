@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from taskmint.errors import Code, Denied, TaskmintError, Unavailable, Unprocessable
 from taskmint.model.caller import Caller
@@ -24,6 +25,8 @@ from taskmint.ports import Entry
 from . import entries
 from .history import History
 from .outside import Outside, Settings
+
+ADMISSION: Final = "admission: refused, "  # in the trace of what the policy grants
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +88,8 @@ class Decider:
     ) -> None:
         """Record that what the policy grants was refused all the same: a limit, a process."""
         scope = granted.scope
-        denial = Denial(error.code, error.detail, scope.policy_digest, scope.trace)
+        trace = (*scope.trace, f"{ADMISSION}{error.code}, {error.detail}")
+        denial = Denial(error.code, error.detail, scope.policy_digest, trace)
         entry = refused(granted.given, denial, granted.shadow)
         await self._refuse(caller, entry, error.code)
 
