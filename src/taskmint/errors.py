@@ -53,6 +53,7 @@ class Code(StrEnum):
     PARAMETER_INVALID = "parameter_invalid"
     TTL_EXCEEDS_POLICY = "ttl_exceeds_policy"
     BIND_REFUSED = "bind_refused"
+    PUBLIC_KEY_INVALID = "public_key_invalid"
     # 429
     LIMIT_EXCEEDED = "limit_exceeded"
     # 502

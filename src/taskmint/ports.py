@@ -175,7 +175,9 @@ class Minted:
     What Vault made for one entitlement.
 
     `revocable` is None for what cannot be taken back; `user_name` is the database user, no secret,
-    kept for correlation; `warnings` are Vault's own, for instance that a TTL was capped.
+    kept for correlation; `warnings` are Vault's own, for instance that a TTL was capped. A
+    certificate has a `serial` (hex, dashes between bytes; or OpenSSH's number in hex), no secret
+    either, and says itself when it `expires_at`; `ttl` counts only for what the daemon renews.
     """
 
     entitlement: str
@@ -184,6 +186,8 @@ class Minted:
     ttl: timedelta | None
     renewable: bool
     user_name: str | None = None
+    serial: str | None = None
+    expires_at: datetime | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -221,6 +225,9 @@ class Vault(Protocol):
 
     async def probe(self, request: TokenRequest, entitlement: Entitlement) -> ProbeResult:
         """Terminate and count the sessions of the task's users through the mount's probe role."""
+
+    async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
+        """Fetch the issuer's revocation list; True only when it names the certificate."""
 
     def ready(self) -> str | None:
         """None when tasks can be started now, else the reason why not."""

@@ -91,6 +91,11 @@ class Mortal:
         await self.there()
         return await self.vault.probe(request, entitlement)
 
+    async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
+        """Look at the revocation list."""
+        await self.there()
+        return await self.vault.is_listed(entitlement, serial)
+
     def ready(self) -> str | None:
         """Always; what is away is noticed by calling."""
         return None

@@ -5,10 +5,11 @@ import itertools
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from taskmint.errors import BackendFailed, Code, Unavailable
-from taskmint.model.scope import Entitlement
+from taskmint.model.scope import ISSUED, Entitlement, Json
 from taskmint.model.secret import Secret
 from taskmint.ports import Minted, ProbeResult, Revocable, RevocableKind, TaskToken, TokenRequest
 
@@ -21,6 +22,9 @@ def away(*, created_nothing: bool = True) -> Unavailable:
 def refused() -> BackendFailed:
     """Vault answered 500, so whether something came to be is not known."""
     return BackendFailed(Code.VAULT_ERROR, "500", fix="read its log")
+
+
+_NEVER: Final = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -46,6 +50,9 @@ class FakeVault:
     stubborn: bool = False
     not_ready: str | None = None
     sessions: int = 0
+    unlisted: int = 0  # how often a certificate is not on the revocation list yet
+    certificates_end: datetime = _NEVER
+    bodies: dict[str, dict[str, Json]] = field(default_factory=dict)  # what was minted with
     faults: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     lost: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -87,9 +94,22 @@ class FakeVault:
         lease = f"{entitlement.mount}/{entitlement.path}/{next(self.numbers)}"
         self.things[lease] = self._made(token.accessor)
         self._maybe_lost("mint")
+        self.bodies[entitlement.name] = dict(entitlement.body)
+        data = Secret[dict[str, Json]]({"username": "u", "password": f"canary-password-{lease}"})
+        if not entitlement.revocable or entitlement.kind in ISSUED:
+            handle = Revocable(RevocableKind.LEASE, lease) if entitlement.revocable else None
+            return Minted(
+                entitlement.name,
+                data,
+                handle,
+                None,
+                renewable=False,
+                serial="0a-1b",
+                expires_at=self.certificates_end,
+            )
         return Minted(
             entitlement.name,
-            Secret({"username": "u", "password": f"canary-password-{lease}"}),
+            data,
             Revocable(RevocableKind.LEASE, lease),
             self.ttl,
             renewable=True,
@@ -129,6 +149,13 @@ class FakeVault:
         seen = self.sessions
         self.sessions = max(0, seen - 1)
         return ProbeResult(sessions=seen, roles=0)
+
+    async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
+        """Say no as often as told, then yes."""
+        del entitlement, serial
+        await self._called("is_listed")
+        self.unlisted -= 1
+        return self.unlisted < 0
 
     def expire(self, request: TokenRequest) -> None:
         """The server ends a token by itself, with what it owns, because nobody renews it."""

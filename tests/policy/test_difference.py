@@ -226,27 +226,19 @@ PAIRS = [
     (
         REPORT.replace(SECRET, "pki: {mount: p, role: r, common_name: x, ttl: 1h}"),
         REPORT.replace(SECRET, "pki: {mount: p, role: r, common_name: x, ttl: 2h}"),
+        ["widened: warehouse of report lives for 2h, was for 1h"],
+        ["narrowed: warehouse of report lives for 1h, was for 2h"],
+    ),
+    (
+        REPORT.replace(SECRET, "pki: {mount: p, role: r, common_name: x, ttl: 1h, proof: crl}"),
+        REPORT.replace(SECRET, "pki: {mount: p, role: r, common_name: x, ttl: 1h}"),
         [
-            (
-                f'widened: {JOBS} gained POST p/issue/r with {{"common_name":"x","ttl":"2h"}} '
-                "through report"
-            ),
-            "widened: warehouse of report lives for 2h, was for 1h",
-            (
-                f'narrowed: {JOBS} lost POST p/issue/r with {{"common_name":"x","ttl":"1h"}} '
-                "through report"
-            ),
+            "widened: report proves warehouse revoked to level lease, was crl",
+            "widened: warehouse of report is not taken back when the task ends",
         ],
         [
-            (
-                f'widened: {JOBS} gained POST p/issue/r with {{"common_name":"x","ttl":"1h"}} '
-                "through report"
-            ),
-            (
-                f'narrowed: {JOBS} lost POST p/issue/r with {{"common_name":"x","ttl":"2h"}} '
-                "through report"
-            ),
-            "narrowed: warehouse of report lives for 1h, was for 2h",
+            "narrowed: report proves warehouse revoked to level crl, was lease",
+            "narrowed: warehouse of report is taken back when the task ends",
         ],
     ),
     (

@@ -1,12 +1,15 @@
 """Every kind of entitlement becomes the one request that mints it."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from policy.asking import REPORT, asked, findings, granted, load
-from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
+from policy.keys import request, ssh_key
+from taskmint.model.scope import Entitlement, EntitlementKind, KeyField, ProofLevel
 from taskmint.policy.enumerate import enumerate_definitions
+from taskmint.policy.plan_rules import engine_mounts, lease_mounts
 
 SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
 
@@ -16,10 +19,41 @@ def scope_of(text: str) -> str:
     return REPORT.replace(SECRET, text)
 
 
-def minted(text: str) -> Entitlement:
-    """The entitlement that the nightly job gets for the EU."""
-    (only,) = granted(load(scope_of(text)), asked()).entitlements
+def minted(text: str, key: str | None = None) -> Entitlement:
+    """The entitlement that the nightly job gets for the EU, with a key of its own if it has one."""
+    given = asked()
+    if key is not None:
+        given = replace(given, request=replace(given.request, public_keys={"warehouse": key}))
+    (only,) = granted(load(scope_of(text)), given).entitlements
     return only
+
+
+def test_what_has_no_lease_says_so() -> None:
+    """A KV secret is no lease; a ceiling bounds what tells its own life."""
+    made = minted("secret: {mount: kv, path: data/app, revocable: false, ceiling: 1h}")
+
+    assert (made.revocable, made.ceiling) == (False, timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("ceiling: 1h", "a lease has its own clocks"),
+        ("revocable: false, proof: login", "login cannot be proven of it"),
+    ],
+)
+def test_what_has_no_lease_promises_no_more(more: str, said: str) -> None:
+    """Both ways of saying what cannot be."""
+    (finding,) = findings(scope_of(f"secret: {{mount: kv, path: data/app, {more}}}"))
+    assert said in finding
+
+
+def test_no_mount_of_what_has_no_lease_is_among_the_leases() -> None:
+    """The daemon's right to revoke leases is no wider than it needs."""
+    policy = load(scope_of("secret: {mount: kv, path: data/app, revocable: false}"))
+    spanned = enumerate_definitions(policy)
+    assert lease_mounts(spanned) == frozenset()
+    assert engine_mounts(spanned) == {"kv"}
 
 
 def test_a_certificate_has_a_ceiling_and_cannot_be_revoked() -> None:
@@ -48,20 +82,31 @@ def test_a_certificate_has_a_ceiling_and_cannot_be_revoked() -> None:
 def test_a_request_for_signing_goes_to_the_role_that_signs() -> None:
     """The caller's own key."""
     made = minted(
-        "pki: {mount: pki, role: 'web-{region}', operation: sign, common_name: x, ttl: 10m}"
+        "pki: {mount: pki, role: 'web-{region}', operation: sign, common_name: x, ttl: 10m}",
+        request(),
     )
 
     assert made.path == "sign/web-eu"
+    assert made.key_field is KeyField.CSR
+    assert made.body["csr"] == request()
+
+
+def test_a_certificate_with_proof_is_revocable() -> None:
+    """By the lease that the role gives it; its list is looked at."""
+    made = minted("pki: {mount: pki, role: web, common_name: x, ttl: 10m, proof: crl}")
+
+    assert (made.revocable, made.proof) == (True, ProofLevel.CRL)
 
 
 def test_a_signed_ssh_key_names_its_principals() -> None:
     """It lives at most its TTL, and cannot be revoked."""
     made = minted(
-        "ssh: {mount: ssh, role: ops, operation: sign, principals: ['{job}', x], ttl: 5m}"
+        "ssh: {mount: ssh, role: ops, operation: sign, principals: ['{job}', x], ttl: 5m}",
+        ssh_key(),
     )
 
     assert (made.path, made.method) == ("sign/ops", "POST")
-    assert made.body == {"valid_principals": "nightly,x", "ttl": "5m"}
+    assert made.body == {"valid_principals": "nightly,x", "ttl": "5m", "public_key": ssh_key()}
     assert (made.revocable, made.ceiling) == (False, timedelta(minutes=5))
 
 

@@ -47,14 +47,6 @@ def test_what_is_built_is_not_mentioned(text: str) -> None:
             "tasks.report.approval: an approval is not built yet",
         ),
         (
-            REPORT.replace(SECRET, "pki: {mount: p, role: r, common_name: x, ttl: 1m}"),
-            "tasks.report.scope.warehouse: an entitlement of kind pki is not built yet",
-        ),
-        (
-            REPORT.replace(SECRET, "ssh: {mount: s, role: r, operation: otp, ip: x}"),
-            "tasks.report.scope.warehouse: an entitlement of kind ssh is not built yet",
-        ),
-        (
             REPORT.replace(
                 SECRET, "database: {mount: d, connection: c, creation: [a], revocation: [b]}"
             ),

@@ -8,11 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints,
 
 from taskmint.errors import BadRequest, Code
 from taskmint.model.scope import BindKind, Json, RequestFacts
+from taskmint.policy.caller_key import MAX_LENGTH
 from taskmint.tasks.views import Credential, TaskView
 
 Claim = Annotated[str, StringConstraints(max_length=256)]
 ContextKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 ParameterText = Annotated[str, StringConstraints(max_length=256)]
+PublicKeys = dict[ContextKey, Annotated[str, StringConstraints(max_length=MAX_LENGTH)]]
 
 
 class _Body(BaseModel):
@@ -20,7 +22,12 @@ class _Body(BaseModel):
 
 
 class StartBody(_Body):
-    """`POST /v1/tasks`: which definition, with which parameters, and why."""
+    """
+    `POST /v1/tasks`: which definition, with which parameters, and why.
+
+    `public_keys` are by entitlement: a certificate request (PEM) for `pki`, a line of an OpenSSH
+    public key for `ssh`. They say nothing but the key; names and lifetimes are the policy's.
+    """
 
     task: Annotated[str, StringConstraints(min_length=1, max_length=64)]
     parameters: dict[ContextKey, ParameterText | int | bool] = Field(
@@ -31,6 +38,7 @@ class StartBody(_Body):
     context: dict[ContextKey, Claim] = Field(default_factory=dict, max_length=16)
     ttl_seconds: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
     bind: Literal["peer", "parent", "session", "unit"] | None = None
+    public_keys: PublicKeys = Field(default_factory=dict, max_length=8)
 
     def facts(self) -> RequestFacts:
         """What the caller claims, for the decision and the ledger."""
@@ -42,6 +50,7 @@ class StartBody(_Body):
             context=dict(self.context),
             ttl=None if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds),
             bind=None if self.bind is None else BindKind(self.bind),
+            public_keys=dict(self.public_keys),
         )
 
 
@@ -49,7 +58,8 @@ class ChangeBody(_Body):
     """
     `PATCH /v1/tasks/{id}`: what is to be different; nothing at all issues new credentials.
 
-    Parameters are merged into those of before. A lifetime counts from now and only shortens.
+    Parameters and public keys are merged into those of before. A lifetime counts from now and
+    only shortens.
     """
 
     parameters: dict[ContextKey, ParameterText | int | bool] = Field(
@@ -59,6 +69,7 @@ class ChangeBody(_Body):
     ticket: Claim | None = None
     context: dict[ContextKey, Claim] | None = Field(default=None, max_length=16)
     ttl_seconds: Annotated[int, Field(gt=0, le=10_000_000)] | None = None
+    public_keys: PublicKeys = Field(default_factory=dict, max_length=8)
 
     def applied_to(self, before: RequestFacts) -> RequestFacts:
         """What the caller claims now."""
@@ -69,6 +80,7 @@ class ChangeBody(_Body):
             ticket=before.ticket if self.ticket is None else self.ticket,
             context=before.context if self.context is None else dict(self.context),
             ttl=before.ttl if self.ttl_seconds is None else timedelta(seconds=self.ttl_seconds),
+            public_keys={**before.public_keys, **self.public_keys},
         )
 
 
@@ -118,12 +130,17 @@ def read(model: type[B], body: dict[str, Json]) -> B:
 
 
 class CredentialReply(BaseModel):
-    """One entitlement's credential, as Vault gave it."""
+    """
+    One entitlement's credential, as Vault gave it.
+
+    `revocable` is false for what nothing takes back: it works until its own `expires_at`, which is
+    null when Vault did not say.
+    """
 
     kind: str
     data: dict[str, Any]
     revocable: bool
-    expires_at: datetime
+    expires_at: datetime | None
     warnings: list[str]
 
 

@@ -55,6 +55,7 @@ def _body(asked: Mapping[str, Any]) -> dict[str, Any]:
         "context": asked["context"],
         "ttl_seconds": None if ttl is None else int(ttl.total_seconds()),
         "bind": asked["bind"],
+        "public_keys": asked["public_keys"],
     }
 
 

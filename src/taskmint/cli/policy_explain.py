@@ -31,6 +31,7 @@ from .policy_inputs import (
     output_option,
     policy_options,
     print_json,
+    read,
     sources,
 )
 
@@ -59,6 +60,11 @@ def _pairs(ctx: click.Context, param: click.Parameter, texts: Iterable[str]) -> 
     return {name: value for name, _, value in pairs}
 
 
+def _files(ctx: click.Context, param: click.Parameter, texts: Iterable[str]) -> dict[str, str]:
+    paths = _pairs(ctx, param, texts)
+    return {name: read(Path(path)).decode("ascii", "replace") for name, path in paths.items()}
+
+
 def _duration(ctx: click.Context, param: click.Parameter, text: str | None) -> timedelta | None:
     try:
         return None if text is None else parse_duration(text)
@@ -81,6 +87,9 @@ ASKING: Final = (
     click.option("--context", multiple=True, metavar="NAME=VALUE", callback=_pairs),
     click.option("--ttl", metavar="DURATION", callback=_duration),
     click.option("--bind", type=click.Choice([kind.value for kind in BindKind])),
+    click.option(
+        "--public-key", "public_keys", multiple=True, metavar="ENTITLEMENT=PATH", callback=_files
+    ),
 )
 _CIRCUMSTANCES: Final = (
     click.option("--task", help="The definition that is asked for; without it, all are listed."),
@@ -146,6 +155,7 @@ def _input(asked: dict[str, Any]) -> DecisionInput:
             context=asked["context"],
             ttl=asked["ttl"],
             bind=None if asked["bind"] is None else BindKind(asked["bind"]),
+            public_keys=asked["public_keys"],
         ),
         now=asked["at"],
         host=asked["host"],

@@ -1,6 +1,7 @@
 """The arguments of `taskmint run`. Wrong use is 125: every other code belongs to the command."""
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ OURS: Final = 125  # as env(1) and timeout(1): the wrapper itself failed
 _DURATION = re.compile(r"([0-9]{1,7})(s|m|h)", re.ASCII)
 _UNIT_SECONDS: Final = {"s": 1, "m": 60, "h": 3600}
 _BINDS: Final = ("peer", "parent", "session", "unit")
+_KEY_CHARACTERS: Final = 8192  # the daemon takes no more
 _EPILOG: Final = """\
 exit codes: the command's own; 128+N when signal N ended it; 126 or 127 when it cannot be executed
 or found; 125 when taskmint itself failed
@@ -54,6 +56,7 @@ def parse(arguments: Sequence[str]) -> Options:
         "ticket": given.ticket,
         "ttl_seconds": given.ttl,
         "bind": given.bind,
+        "public_keys": dict(given.public_key) or None,
     }
     return Options(
         body={name: value for name, value in claims.items() if value is not None},
@@ -94,6 +97,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--ticket", metavar="ID", help="the ticket this belongs to")
     add("--ttl", type=_seconds, metavar="DURATION", help="the deadline: 90s, 15m, 1h")
     add("--bind", choices=_BINDS, help="whose end ends the task; by default as the policy says")
+    _add_keys_and_deliveries(parser)
+    return parser
+
+
+def _add_keys_and_deliveries(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "--public-key",
+        action="append",
+        default=[],
+        type=_public_key,
+        metavar="ENTITLEMENT=PATH",
+        help="a file with your own certificate request (pki) or OpenSSH public key (ssh) to sign",
+    )
     add(
         "--env",
         action="append",
@@ -111,7 +128,6 @@ def _parser() -> argparse.ArgumentParser:
         help="write a credential to a file on tmpfs: all of it as JSON, one field, or a template "
         "with {field}s in it",
     )
-    return parser
 
 
 def _checked(parse: Callable[[str], T]) -> Callable[[str], T]:
@@ -129,6 +145,25 @@ def _parameter(text: str) -> tuple[str, str]:
     if not key or not equals:
         raise argparse.ArgumentTypeError("write it as key=value")
     return key, value
+
+
+def _public_key(text: str) -> tuple[str, str]:
+    """Read a public key; what it must be is for the daemon to say."""
+    name, equals, path = text.partition("=")
+    if not name or not equals:
+        raise argparse.ArgumentTypeError("write it as entitlement=path")
+    try:
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC), encoding="ascii") as file:
+            content = file.read(_KEY_CHARACTERS + 1)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise argparse.ArgumentTypeError(f"{path} is not text") from None
+    if "PRIVATE KEY" in content:
+        raise argparse.ArgumentTypeError(f"{path} is a private key; that stays with you")
+    if len(content) > _KEY_CHARACTERS:
+        raise argparse.ArgumentTypeError(f"{path} is longer than {_KEY_CHARACTERS} characters")
+    return name, content
 
 
 def _seconds(text: str) -> int:

@@ -17,13 +17,13 @@ class Credential(NamedTuple):
     """
     What the caller receives for one entitlement; `data` is as Vault gave it and does not print.
 
-    `revocable` is False for what lives until `expires_at` whatever happens.
+    `revocable` is False for what lives until `expires_at` whatever happens; None when nobody says.
     """
 
     kind: str
     data: Mapping[str, Any]
     revocable: bool
-    expires_at: datetime
+    expires_at: datetime | None
     warnings: tuple[str, ...]
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ def _credential(item: Mapping[str, Any]) -> Credential:
         kind=str(item["kind"]),
         data=dict(item["data"]),
         revocable=bool(item["revocable"]),
-        expires_at=datetime.fromisoformat(item["expires_at"]),
+        expires_at=datetime.fromisoformat(expires) if (expires := item["expires_at"]) else None,
         warnings=tuple(map(str, item["warnings"])),
     )
 

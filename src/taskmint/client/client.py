@@ -34,6 +34,7 @@ class Claims(TypedDict, total=False):
     context: Mapping[str, str]
     ttl_seconds: int
     bind: Literal["peer", "parent", "session", "unit"]
+    public_keys: Mapping[str, str]
 
 
 class TaskmintClient:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from .caller import IdentityMethod
 from .spiffe import SpiffeId
@@ -23,12 +23,24 @@ class EntitlementKind(StrEnum):
     SSH = "ssh"
 
 
+# What is signed for a time that the request names, in its field `ttl`.
+ISSUED: Final = frozenset({EntitlementKind.PKI, EntitlementKind.SSH})
+
+
 class ProofLevel(StrEnum):
     """What `revoked` promises for an entitlement (P5); each level includes the ones before."""
 
     LEASE = "lease"  # the synchronous revoke answered and a look-up finds nothing
     LOGIN = "login"  # the revocation statements disabled the login in the answering transaction
     SESSIONS = "sessions"  # a probe role counted no open session
+    CRL = "crl"  # as `lease`, and the issuer's revocation list names the certificate
+
+
+class KeyField(StrEnum):
+    """Where a caller's own public key goes, and in which form it comes."""
+
+    CSR = "csr"  # a PKCS#10 request: the key, and the proof that the caller holds it
+    PUBLIC_KEY = "public_key"  # one line as in an OpenSSH .pub file
 
 
 class BindKind(StrEnum):
@@ -46,7 +58,8 @@ class Entitlement:
     One named thing in a scope, reduced to the one Vault request that mints it.
 
     `mount` and `path` are joined with a slash below /v1/; both came through an allow-list.
-    A credential that cannot be revoked (`revocable=False`) lives at most `ceiling`.
+    A credential that cannot be revoked (`revocable=False`) lives at most `ceiling`, when it has
+    one; `key_field` is the field of `body` that holds the caller's own public key, if it sends one.
     """
 
     name: str
@@ -58,6 +71,7 @@ class Entitlement:
     proof: ProofLevel = ProofLevel.LEASE
     revocable: bool = True
     ceiling: timedelta | None = None
+    key_field: KeyField | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +156,11 @@ class CallerFacts:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What the caller claims; nothing in here is an identity."""
+    """
+    What the caller claims; nothing in here is an identity.
+
+    `public_keys` are by entitlement: for those that sign a key of the caller's own.
+    """
 
     task: str
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
@@ -151,6 +169,7 @@ class RequestFacts:
     context: Mapping[str, str] = field(default_factory=dict)
     ttl: timedelta | None = None
     bind: BindKind | None = None
+    public_keys: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,16 @@ from taskmint.yaml_model import (
 from .schema_words import Sentence
 
 Step = Literal[
-    "task", "who", "identity", "parameters", "deadline", "windows", "when", "ends", "approval"
+    "task",
+    "who",
+    "identity",
+    "parameters",
+    "deadline",
+    "windows",
+    "when",
+    "ends",
+    "approval",
+    "public_keys",
 ]
 Verdict = Annotated[Literal["allow", "deny", "approval"], FromText]
 Count = Annotated[Integer, Field(ge=0)]
@@ -75,6 +84,7 @@ class GivenSchema(YamlModel):
     context: dict[str, Text] = Field(default_factory=dict)
     ttl: Duration | None = None
     bind: Annotated[BindKind, member(BindKind)] | None = None
+    public_keys: dict[str, Text] = Field(default_factory=dict)
     at: Timestamp | None = None
     host: dict[str, Text] = Field(default_factory=dict)
     history: HistorySchema = HistorySchema()

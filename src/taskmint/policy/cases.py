@@ -101,6 +101,7 @@ def _case(
             context=dict(given.context),
             ttl=given.ttl,
             bind=given.bind,
+            public_keys=dict(given.public_keys),
         ),
         now=given.at or SOME_NOON,
         host=dict(given.host),

@@ -5,8 +5,8 @@ Pure and total: no clock, no I/O, no exception for any input. A recorded input d
 again (P11).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from operator import itemgetter
 from typing import Final
@@ -20,6 +20,7 @@ from taskmint.model.scope import (
     DecisionInput,
     Denial,
     Ends,
+    Entitlement,
     ParameterValue,
     Scope,
     TokenBinding,
@@ -27,6 +28,7 @@ from taskmint.model.scope import (
 from taskmint.yaml_document import quoted
 from taskmint.yaml_model import closest, duration_text
 
+from .caller_key import accept_key
 from .condition import Outcome
 from .definition import Definition, Policy
 from .facts import aware, read_facts
@@ -76,9 +78,10 @@ def decide(policy: Policy, given: DecisionInput) -> Decision:
     7. Every condition holds; an error does not.
     8. The end asked for is one that the definition allows.
     9. What needs approval has it, or its automatic condition holds.
+    10. Each entitlement that signs a key of the caller's has one that will do; no other has one.
 
     Steps 1 and 2 fail alike, so that nobody learns which tasks exist. `Denial.code` is one of
-    not_permitted, parameter_invalid, ttl_exceeds_policy, bind_refused.
+    not_permitted, parameter_invalid, ttl_exceeds_policy, bind_refused, public_key_invalid.
     """
     definition = policy.definitions.get(given.request.task)
     if definition is None:
@@ -121,6 +124,7 @@ def _grant(case: _Case, policy_digest: str) -> Scope:
         entitlements = tuple(each.render(values) for each in definition.entitlements)
     except Misplaced as error:
         raise _No(Code.PARAMETER_INVALID, "a parameter will not do", f"scope: {error}") from error
+    entitlements = tuple(_with_keys(case, entitlements))  # 10
     used = (str(values[name]) for name in definition.policy_parameters)
     return Scope(
         definition=definition.name,
@@ -247,6 +251,33 @@ def _ends(case: _Case, asked: BindKind | None) -> Ends:
         raise _No(Code.BIND_REFUSED, detail, f"ends: bind {asked} was asked for, not in: {kinds}")
     case.trace.append(f"ends: bound to {ends.bind[0]}" if ends.bind else "ends: bound to nothing")
     return ends
+
+
+def _with_keys(case: _Case, entitlements: tuple[Entitlement, ...]) -> Iterator[Entitlement]:
+    """Put the caller's own keys in; what is refused is told without a word of the key itself."""
+    claimed = case.given.request.public_keys
+    signing = frozenset(each.name for each in entitlements if each.key_field is not None)
+    if surplus := next((name for name in claimed if name not in signing), None):
+        advice = closest(surplus, signing)
+        raise _bad_key(surplus, f"belongs to no entitlement that signs a key; {advice}")
+    for each in entitlements:
+        if each.key_field is None:
+            yield each
+            continue
+        if each.name not in claimed:
+            raise _bad_key(each.name, "is missing")
+        common_name = each.body.get("common_name")
+        name = common_name if isinstance(common_name, str) else None
+        key = accept_key(each.key_field, claimed[each.name], name)
+        if isinstance(key, Refused):
+            raise _bad_key(each.name, key.reason)
+        case.trace.append(f"public_keys: {each.name} will do")
+        yield replace(each, body={**each.body, each.key_field.value: key})
+
+
+def _bad_key(name: str, reason: str) -> _No:
+    detail = f"the public key for {quoted(name)} {reason}"
+    return _No(Code.PUBLIC_KEY_INVALID, detail, f"public_keys: {detail}")
 
 
 def _approval(case: _Case, facts: Mapping[str, object]) -> None:

@@ -7,11 +7,13 @@ from typing import Literal
 
 from taskmint.model.caller import IdentityMethod
 from taskmint.model.scope import (
+    ISSUED,
     BindKind,
     Ends,
     Entitlement,
     EntitlementKind,
     Json,
+    KeyField,
     ProofLevel,
     TokenBinding,
 )
@@ -20,6 +22,7 @@ from .condition import Condition
 from .parameter import Parameter
 from .pattern import Pattern, WhoIndex
 from .template import (
+    ANY_TEXT,
     BodyTemplate,
     Template,
     Values,
@@ -44,6 +47,7 @@ class EntitlementTemplate:
     proof: ProofLevel
     revocable: bool = True
     ceiling: timedelta | None = None
+    key_field: KeyField | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -51,13 +55,17 @@ class EntitlementTemplate:
         return frozenset(self.path.names) | names_in(self.body)
 
     def render(self, values: Values) -> Entitlement:
-        """Fill the placeholders. Raises Misplaced."""
+        """Fill the placeholders; the caller's key is put in by decide. Raises Misplaced."""
         body = {key: render_body(value, values) for key, value in self.body.items()}
         return self._made(self.path.render(values), body)
 
     def span(self, values: Values) -> Entitlement:
         """Fill what is known; `+` and `*` stand for the rest. Raises Misplaced."""
         body = {key: body_pattern(value, values) for key, value in self.body.items()}
+        if self.key_field is not None:
+            body[self.key_field.value] = ANY_TEXT
+        if self.ceiling is not None and self.kind in ISSUED:
+            body["ttl"] = ANY_TEXT  # shortened to what is left of the task when it is minted
         return self._made(path_pattern(self.path, values), body)
 
     def _made(self, path: str, body: Mapping[str, Json]) -> Entitlement:
@@ -71,6 +79,7 @@ class EntitlementTemplate:
             proof=self.proof,
             revocable=self.revocable,
             ceiling=self.ceiling,
+            key_field=self.key_field,
         )
 
 

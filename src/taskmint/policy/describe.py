@@ -51,6 +51,7 @@ def describe_entitlement(entitlement: EntitlementTemplate) -> dict[str, Json]:
         "proof": entitlement.proof.value,
         "revocable": entitlement.revocable,
         "ceiling": None if ceiling is None else duration_text(ceiling),
+        "key_field": None if entitlement.key_field is None else entitlement.key_field.value,
     }
 
 

@@ -148,6 +148,10 @@ def _proofs(old: Definition, new: Definition) -> Parts:
                 f"{new.name} proves {after.name} revoked to level {after.proof}, was {held.proof}"
             )
             yield (_N if step > 0 else _W), said
+        if after.revocable != held.revocable:
+            is_or_not = "is" if after.revocable else "is not"
+            said = f"{after.name} of {new.name} {is_or_not} taken back when the task ends"
+            yield (_N if after.revocable else _W), said
         yield from longer(f"{after.name} of {new.name} lives", held.ceiling, after.ceiling)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final, TypeAlias
 
-from taskmint.model.scope import EntitlementKind, ProofLevel
+from taskmint.model.scope import EntitlementKind, KeyField, ProofLevel
 from taskmint.yaml_document import Scalar, quoted, yaml_guess
 from taskmint.yaml_model import duration_text
 
@@ -62,7 +62,9 @@ def _secret(name: str, given: SecretSchema, find: Find) -> EntitlementTemplate:
         path=_path(given.path, (*where, "path"), find),
         method=given.method,
         body=body,
-        proof=given.proof,
+        proof=ProofLevel(given.proof),
+        revocable=given.revocable,
+        ceiling=given.ceiling,
     )
 
 
@@ -81,7 +83,7 @@ def _database(definition: str, name: str, given: DatabaseSchema, find: Find) -> 
             "creation_statements": creation,
             "revocation_statements": revocation,
         },
-        proof=given.proof,
+        proof=ProofLevel(given.proof),
     )
 
 
@@ -104,6 +106,7 @@ def _token(definition: str, name: str, given: TokenSchema) -> EntitlementTemplat
 
 def _pki(name: str, given: PkiSchema, find: Find) -> EntitlementTemplate:
     where = ("scope", name, "pki")
+    signs, listed = given.operation == "sign", given.proof == "crl"
     body: dict[str, BodyTemplate] = {
         "common_name": _text(given.common_name, (*where, "common_name"), find),
         "ttl": plain(duration_text(given.ttl)),
@@ -117,9 +120,10 @@ def _pki(name: str, given: PkiSchema, find: Find) -> EntitlementTemplate:
         path=_role_path(given.operation, given.role, (*where, "role"), find),
         method="POST",
         body=body,
-        proof=ProofLevel.LEASE,
-        revocable=False,
+        proof=ProofLevel.CRL if listed else ProofLevel.LEASE,
+        revocable=listed,
         ceiling=given.ttl,
+        key_field=KeyField.CSR if signs else None,
     )
 
 
@@ -147,6 +151,7 @@ def _ssh(name: str, given: SshSchema, find: Find) -> EntitlementTemplate:
         proof=ProofLevel.LEASE,
         revocable=not signs,
         ceiling=given.ttl,
+        key_field=KeyField.PUBLIC_KEY if signs else None,
     )
 
 

@@ -71,6 +71,9 @@ def _clauses(definition: Definition) -> Iterator[str]:
     for condition in definition.conditions:
         yield f"when: true, {condition.text}"
         yield f"when: false, {condition.text}"
+    for entitlement in definition.entitlements:
+        if entitlement.key_field is not None:
+            yield f"public_keys: {entitlement.name} "
     if definition.approval is not None:
         yield "approval: given"
         yield "approval: needed"

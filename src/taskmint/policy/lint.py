@@ -12,7 +12,7 @@ from taskmint.yaml_model import duration_text
 
 from .definition import Definition, Policy
 from .enumerate import enumerate_definition
-from .template import ANY_SEGMENT
+from .template import ANY_SEGMENT, ANY_TEXT
 from .window import Release
 
 
@@ -89,3 +89,8 @@ def _wildcards(definition: Definition) -> _Lints:
             path = f"{entitlement.mount}/{entitlement.path}"
             problem = f"the server can hold a task to {path} only, the daemon to the exact path"
             yield ("scope", entitlement.name), problem, "enums make the server's bound exact"
+        own = {"ttl", entitlement.key_field}  # never held to one value
+        for name, value in entitlement.body.items():
+            if name not in own and isinstance(value, str) and value.endswith(ANY_TEXT):
+                problem = f"the server allows any {name}, the daemon the exact one"
+                yield ("scope", entitlement.name), problem, "enums make the server's bound exact"

@@ -27,9 +27,10 @@ from .plan_objects import (
     TokenRole,
 )
 from .plan_rules import (
+    crl_rules,
     daemon_rules,
+    engine_mounts,
     entitlement_path,
-    lease_mounts,
     read_rules,
     take_back_rules,
     task_rules,
@@ -67,9 +68,10 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
         database_roles=_database_roles(definitions),
         needs={definition.name: _need(definition) for definition in definitions},
         definition_of={item.token_role: item.name for item in definitions},
-        mounts=lease_mounts(definitions),
+        mounts=engine_mounts(definitions),
         digest=sha256((digests + repr(sorted(roles.items()))).encode()).hexdigest(),
         daemon_predicate=Predicate(sent),
+        crl_predicate=Predicate(crl_rules(definitions)),
         task_predicates={name: Predicate(rules) for name, rules in by_policy.items()},
     )
 
@@ -204,5 +206,5 @@ def _need(definition: EnumeratedDefinition) -> Need:
         rules=merge(daemon_rules((definition,))),
         policies=frozenset(item.token_policy for item in definition.combinations),
         token_roles=frozenset(_token_roles((definition,))),
-        mounts=lease_mounts((definition,)),
+        mounts=engine_mounts((definition,)),
     )

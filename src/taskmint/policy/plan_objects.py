@@ -126,11 +126,16 @@ class Plan:
     mounts: frozenset[str]
     digest: str
     daemon_predicate: Predicate = field(repr=False)
+    crl_predicate: Predicate = field(repr=False)
     task_predicates: Mapping[str, Predicate] = field(repr=False)
 
     def permits_daemon(self, method: str, path: str, body: Mapping[str, Json] | None) -> bool:
         """Say whether the daemon's own token may be used for this request."""
         return self.daemon_predicate.permits(method, path, body)
+
+    def permits_anyone(self, method: str, path: str, body: Mapping[str, Json] | None) -> bool:
+        """Say whether this request may be made without a token."""
+        return self.crl_predicate.permits(method, path, body)
 
     def permits_task(
         self, policy: str, method: str, path: str, body: Mapping[str, Json] | None

@@ -2,7 +2,7 @@
 Enumerated definitions in, ACL rules out: what a task token may do, and what the daemon's own may.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
@@ -104,15 +104,40 @@ def read_rules(policies: Iterable[str], token_roles: Iterable[str]) -> list[Rule
     return [Rule(path, ("read",), {}) for path in paths]
 
 
+def crl_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
+    """
+    List what is asked without any token, as a relying party asks: is this certificate revoked?
+
+    The server lets everybody read both, so no policy of the plan has them.
+    """
+    mounts = {item.mount for item in _all(definitions) if item.proof is ProofLevel.CRL}
+    return [
+        Rule(f"{mount}/{path}", ("read",), {})
+        for mount in sorted(mounts)
+        for path in ("cert/+", "issuer/+/crl")
+    ]
+
+
 def lease_mounts(definitions: Iterable[EnumeratedDefinition]) -> frozenset[str]:
     """Collect the mounts whose leases we may hold; tokens are no leases."""
     return frozenset(
-        entitlement.mount
-        for definition in definitions
-        for combination in definition.combinations
-        for entitlement in combination.entitlements
-        if entitlement.kind is not EntitlementKind.TOKEN
+        item.mount
+        for item in _all(definitions)
+        if item.revocable and item.kind is not EntitlementKind.TOKEN
     )
+
+
+def engine_mounts(definitions: Iterable[EnumeratedDefinition]) -> frozenset[str]:
+    """Collect the mounts of every secrets engine that something is minted at."""
+    return frozenset(
+        item.mount for item in _all(definitions) if item.kind is not EntitlementKind.TOKEN
+    )
+
+
+def _all(definitions: Iterable[EnumeratedDefinition]) -> Iterator[Entitlement]:
+    for definition in definitions:
+        for combination in definition.combinations:
+            yield from combination.entitlements
 
 
 def _whole(path: str, parameters: Mapping[str, tuple[Json, ...]]) -> Rule:

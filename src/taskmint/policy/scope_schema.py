@@ -4,30 +4,44 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from taskmint.model.scope import ProofLevel
 from taskmint.yaml_model import (
+    Boolean,
     Duration,
     FromText,
     NonEmpty,
     Text,
     YamlModel,
-    member,
     refusal,
 )
 
 from .schema_words import MountPath, Sentence, SmallCount, VaultName
 
-_Proof = Annotated[ProofLevel, member(ProofLevel)]
+_Proof = Annotated[Literal["lease", "login", "sessions"], FromText]
 
 
 class SecretSchema(YamlModel):
-    """Any secrets engine: one GET or POST below a mount."""
+    """
+    Any secrets engine: one GET or POST below a mount.
+
+    What it answers has a lease, or `revocable` is false: a KV secret, something transit signed.
+    """
 
     mount: MountPath
     path: Text
     method: Annotated[Literal["GET", "POST"], FromText] = "GET"
     body: dict[str, object] = Field(default_factory=dict)
-    proof: _Proof = ProofLevel.LEASE
+    proof: _Proof = "lease"
+    revocable: Boolean = True
+    ceiling: Duration | None = None
+
+    @model_validator(mode="after")
+    def _fitting(self) -> "SecretSchema":
+        """What cannot be taken back proves nothing, and what can needs no ceiling."""
+        if self.revocable and self.ceiling is not None:
+            raise refusal("a lease has its own clocks", "remove ceiling, or write revocable: false")
+        if not self.revocable and self.proof != "lease":
+            raise refusal(f"{self.proof} cannot be proven of it", "remove proof")
+        return self
 
 
 class DatabaseSchema(YamlModel):
@@ -37,7 +51,7 @@ class DatabaseSchema(YamlModel):
     connection: MountPath
     creation: Annotated[tuple[Text, ...], NonEmpty]
     revocation: Annotated[tuple[Text, ...], NonEmpty]
-    proof: _Proof = ProofLevel.LOGIN
+    proof: _Proof = "login"
 
 
 class TokenSchema(YamlModel):
@@ -49,7 +63,7 @@ class TokenSchema(YamlModel):
 
 
 class PkiSchema(YamlModel):
-    """A certificate: cannot be revoked by lease, so it lives at most `ttl`."""
+    """A certificate: lives at most `ttl`; with `proof: crl` it is revoked at the task's end."""
 
     mount: MountPath
     role: Text
@@ -57,6 +71,7 @@ class PkiSchema(YamlModel):
     common_name: Sentence
     alt_names: tuple[Sentence, ...] = ()
     ttl: Duration
+    proof: Annotated[Literal["crl"], FromText] | None = None
 
 
 class SshSchema(YamlModel):

@@ -70,7 +70,7 @@ def _reaches(definitions: Iterable[Definition]) -> Iterator[Reach]:
     for definition in definitions:
         for combination in enumerate_definition(definition).combinations:
             for entitlement in combination.entitlements:
-                if entitlement.kind in _LEASED:
+                if entitlement.kind in _LEASED and entitlement.revocable:
                     path = f"{entitlement.mount}/{entitlement.path}"
                     yield Reach(definition, entitlement.name, path)
 

@@ -15,7 +15,9 @@ from taskmint.yaml_document import key_path
 
 from .definition import Definition, Policy
 
-MINTED: Final = frozenset({EntitlementKind.SECRET, EntitlementKind.TOKEN})
+MINTED: Final = frozenset(
+    {EntitlementKind.SECRET, EntitlementKind.TOKEN, EntitlementKind.PKI, EntitlementKind.SSH}
+)
 APPROVALS: Final = False
 
 

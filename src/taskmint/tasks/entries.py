@@ -79,6 +79,8 @@ def active(task: Task, revision: Revision, at: datetime) -> Entry:
             "kind": held.revocable.kind.value if held.revocable else None,
             "renewable": held.renewable,
             "user_name": held.user_name,
+            "serial": held.serial,
+            "expires_at": instant(held.expires_at) if held.expires_at else None,
         }
         for held in revision.held
     }

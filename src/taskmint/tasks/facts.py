@@ -20,6 +20,7 @@ from taskmint.model.scope import (
     EntitlementKind,
     HistoryFacts,
     Json,
+    KeyField,
     ParameterValue,
     ProofLevel,
     RequestFacts,
@@ -59,6 +60,7 @@ def input_facts(given: DecisionInput) -> dict[str, Json]:
         "parameters": dict(request.parameters),
         "ttl_seconds": _seconds(request.ttl),
         "bind": request.bind.value if request.bind else None,
+        "public_keys": dict(request.public_keys),
         "now": instant(given.now),
         "host": dict(given.host),
         "history": {
@@ -97,6 +99,7 @@ def read_input(facts: Mapping[str, Any], text: Mapping[str, Any]) -> DecisionInp
             context=text.get("context", {}),
             ttl=_span(facts["ttl_seconds"]),
             bind=BindKind(facts["bind"]) if facts["bind"] else None,
+            public_keys=facts.get("public_keys", {}),
         ),
         now=datetime.fromisoformat(facts["now"]),
         host=facts["host"],
@@ -139,6 +142,7 @@ def _entitlement_facts(item: Entitlement) -> dict[str, Json]:
         "proof": item.proof.value,
         "revocable": item.revocable,
         "ceiling_seconds": _seconds(item.ceiling),
+        "key_field": item.key_field.value if item.key_field else None,
     }
 
 
@@ -177,6 +181,7 @@ def _read_entitlement(name: str, facts: Mapping[str, Any]) -> Entitlement:
         proof=ProofLevel(facts["proof"]),
         revocable=facts["revocable"],
         ceiling=_span(facts["ceiling_seconds"]),
+        key_field=KeyField(field) if (field := facts.get("key_field")) else None,
     )
 
 

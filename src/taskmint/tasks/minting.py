@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
 
 from taskmint.errors import BackendFailed, Code, Conflict, Unavailable
 from taskmint.failpoints import Failpoint
+from taskmint.model.scope import ISSUED, Entitlement
 from taskmint.ports import Minted, TaskToken
 
 from . import entries
@@ -86,7 +89,8 @@ class Minter:
     ) -> dict[str, Minted]:
         items = revision.scope.entitlements
         answers = await asyncio.gather(
-            *(self._vault.mint(token, item) for item in items), return_exceptions=True
+            *(self._vault.mint(token, self._bounded(item, revision)) for item in items),
+            return_exceptions=True,
         )
         minted: dict[str, Minted] = {}
         held: list[Held] = []
@@ -99,7 +103,7 @@ class Minter:
                     revision.unheard_since = self._clock.boottime()
                 continue
             minted[item.name] = answer
-            held.append(Held(item, answer.revocable, answer.renewable, answer.user_name))
+            held.append(_held(item, answer))
             if answer.ttl is not None:
                 life = min(life, answer.ttl)
         revision.held = tuple(held)
@@ -108,3 +112,22 @@ class Minter:
         revision.granted(life, asked_at)
         revision.renew_at = first_renewal(life, asked_at)
         return minted
+
+    def _bounded(self, item: Entitlement, revision: Revision) -> Entitlement:
+        """Ask for a certificate that ends with the task, however long its ceiling is."""
+        if item.ceiling is None or item.kind not in ISSUED:
+            return item
+        left = timedelta(seconds=revision.deadline - self._clock.boottime())
+        seconds = max(1, int(min(item.ceiling, left).total_seconds()))
+        return replace(item, body={**item.body, "ttl": f"{seconds}s"})
+
+
+def _held(item: Entitlement, answer: Minted) -> Held:
+    return Held(
+        item,
+        answer.revocable,
+        answer.renewable,
+        user_name=answer.user_name,
+        serial=answer.serial,
+        expires_at=answer.expires_at,
+    )

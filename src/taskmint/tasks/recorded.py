@@ -133,5 +133,15 @@ def _read_held(scope: Scope, entry: Entry, minted: Mapping[str, Mapping[str, Any
         facts = minted[item.name]
         kind = facts["kind"]
         revocable = Revocable(RevocableKind(kind), str(entry.handles[item.name])) if kind else None
-        held.append(Held(item, revocable, bool(facts["renewable"]), facts["user_name"]))
+        expires_at = facts.get("expires_at")
+        held.append(
+            Held(
+                item,
+                revocable,
+                bool(facts["renewable"]),
+                user_name=facts["user_name"],
+                serial=facts.get("serial"),
+                expires_at=datetime.fromisoformat(expires_at) if expires_at else None,
+            )
+        )
     return held

@@ -20,6 +20,8 @@ class Held:
     revocable: Revocable | None
     renewable: bool
     user_name: str | None = None
+    serial: str | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(slots=True, eq=False)

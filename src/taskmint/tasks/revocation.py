@@ -52,7 +52,8 @@ class Revoker:
         Return when nothing the revision was given works any more, to the level each item promises.
 
         1. every lease and every handed-out token: revoke synchronously, then look it up;
-        2. where `sessions` is promised: probe until no open session is counted;
+        2. where `sessions` is promised: probe until no open session is counted; where `crl` is:
+           fetch the issuer's list until it names the certificate, or that has expired;
         3. the task token, which takes along whatever was minted without our hearing of it;
         4. a creating call went without an answer: revoking the token only queues what it owns,
            and without an id nothing can be looked up, so wait until the server's clocks end it.
@@ -71,6 +72,8 @@ class Revoker:
         await self._until_gone(task, revision, held.revocable)
         if held.entitlement.proof is ProofLevel.SESSIONS:
             await self._until_no_sessions(task, revision, held)
+        if held.entitlement.proof is ProofLevel.CRL and held.serial is not None:
+            await self._until_listed(task, held, held.serial)
 
     async def _until_gone(self, task: Task, revision: Revision, revocable: Revocable) -> None:
         async def attempt() -> bool:
@@ -89,6 +92,14 @@ class Revoker:
             return result.sessions == 0
 
         await self._persist(task, held.entitlement.mount, "sessions still open", attempt)
+
+    async def _until_listed(self, task: Task, held: Held, serial: str) -> None:
+        async def attempt() -> bool:
+            if held.expires_at is not None and held.expires_at <= self._clock.utcnow():
+                return True
+            return await self._vault.is_listed(held.entitlement, serial)
+
+        await self._persist(task, held.entitlement.mount, "certificate not on the CRL", attempt)
 
     async def _persist(
         self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]

@@ -8,17 +8,22 @@ from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import TaskId
 from taskmint.ports import BoundProcess, BoundUnit, Clock, Minted
 
+from .revision import Held
 from .task import Guarantee, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """One entitlement's credential, on its way to the task."""
+    """
+    One entitlement's credential, on its way to the task.
+
+    What is not renewed says itself when it expires; None when nobody said that it ever does.
+    """
 
     kind: str
     minted: Minted
     revocable: bool
-    expires_at: datetime
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +95,7 @@ def owners_view(task: Task, clock: Clock, *, delivering: bool = True) -> TaskVie
                 kind=held.entitlement.kind.value,
                 minted=task.delivery.credentials[held.entitlement.name],
                 revocable=held.revocable is not None,
-                expires_at=min(guaranteed_until, task.expires_at),
+                expires_at=_expiry(held, min(guaranteed_until, task.expires_at)),
             )
             for held in task.current.held
         }
@@ -159,3 +164,9 @@ def _bound(process: BoundProcess | BoundUnit) -> str:
     if isinstance(process, BoundUnit):
         return f"unit {process.path}"
     return f"{process.kind} {process.pid}"
+
+
+def _expiry(held: Held, with_task: datetime) -> datetime | None:
+    if held.revocable is None or held.expires_at is not None:
+        return held.expires_at
+    return with_task

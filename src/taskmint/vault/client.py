@@ -9,7 +9,7 @@ for minting and for nothing else.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -34,6 +34,7 @@ from taskmint.ports import (
 
 from .breaker import Breaker
 from .bulkhead import Bulkhead, Purpose
+from .certificates import lists
 from .drift import DriftWatch, too_wide
 from .http import Door, OutsidePlan, Transport
 from .login import FetchCertificate, FetchSvid, login_method, no_certificate
@@ -140,7 +141,7 @@ class VaultClient:
         )
         if reply.meaning is Meaning.DENIED:
             self._drift.look_soon()
-        return minted(reply, entitlement)
+        return minted(reply, entitlement, datetime.now(UTC))
 
     async def renew(self, revocable: Revocable, increment: timedelta) -> timedelta:
         """Renew by lease id or accessor; returns the life that is left now."""
@@ -235,6 +236,30 @@ class VaultClient:
             )  # fmt: skip
         raise failure(reply, "counting sessions")
 
+    async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
+        """
+        Look for a certificate on its issuer's revocation list, asking as any relying party.
+
+        1. without a token: what Vault says of the certificate, with the issuer's id once revoked;
+        2. the list of that issuer, and whether the serial number stands on it.
+        """
+        mount = entitlement.mount
+        door = Door(self._transport, None, self._permits_anyone)
+        said = await self._anyone(door, mount, f"cert/{serial}")
+        issuer = said.part("data").get("issuer_id")
+        if not said.part("data").get("revocation_time") or not isinstance(issuer, str):
+            return False
+        listed = await self._anyone(door, mount, f"issuer/{issuer}/crl")
+        return lists(str(listed.part("data").get("crl")), serial)
+
+    async def _anyone(self, door: Door, mount: str, path: str) -> Reply:
+        reply = await self._bulkhead.through(
+            mount, Purpose.TAKE_BACK, partial(_caught_up, lambda: door.get(f"/v1/{mount}/{path}"))
+        )
+        if reply.meaning is not Meaning.DONE:
+            raise failure(reply, f"reading {mount}/{path}")
+        return reply
+
     async def _create(self, request: TokenRequest) -> TaskToken:
         reply = await self._own(
             _TOKENS,
@@ -296,6 +321,9 @@ class VaultClient:
 
     def _permits_task(self, policy: str, method: str, path: str, body: Body) -> bool:
         return any(plan.permits_task(policy, method, path, body) for plan in self._plans())
+
+    def _permits_anyone(self, method: str, path: str, body: Body) -> bool:
+        return any(plan.permits_anyone(method, path, body) for plan in self._plans())
 
     def _plans(self) -> tuple[Plan, ...]:
         """The plan in force, then those under which tasks may still be on their way out."""

@@ -6,13 +6,14 @@ something may exist that we cannot name, and the task token's revocation takes i
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from taskmint.errors import BackendFailed, Code
 from taskmint.model.scope import Entitlement, EntitlementKind, Json
 from taskmint.model.secret import Secret
 from taskmint.ports import Minted, Revocable, RevocableKind, TaskToken, TokenRequest
 
+from .certificates import issued
 from .responses import Meaning, Reply, failure
 
 
@@ -32,8 +33,12 @@ def task_token(reply: Reply, request: TokenRequest) -> TaskToken:
     return made
 
 
-def minted(reply: Reply, entitlement: Entitlement) -> Minted:
-    """Read the answer to an entitlement's one request. Raises Unavailable, BackendFailed."""
+def minted(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
+    """
+    Read the answer to an entitlement's one request; `now` is the wall clock's.
+
+    Raises Unavailable, BackendFailed.
+    """
     if reply.meaning is not Meaning.DONE:
         raise failure(reply, f"minting {entitlement.name}")
     if reply.body is None or reply.body.get("wrap_info"):
@@ -52,15 +57,41 @@ def minted(reply: Reply, entitlement: Entitlement) -> Minted:
             raise _unknown(f"gave {entitlement.name} no lease of {path}")
         revocable = Revocable(RevocableKind.LEASE, lease)
     user = data.get("username")
+    certificate = issued(entitlement, data, now)
+    if certificate is None and not entitlement.revocable:
+        expires_at = _own_end(entitlement, seconds if lease else None, data, now)
+    else:
+        expires_at = None if certificate is None else certificate.expires_at
     return Minted(
         entitlement=entitlement.name,
         data=Secret(dict(data)),
         revocable=revocable,
-        ttl=None if seconds is None else timedelta(seconds=seconds),
-        renewable=reply.body.get("renewable") is True,
+        ttl=timedelta(seconds=seconds) if seconds is not None and revocable else None,
+        renewable=revocable is not None and reply.body.get("renewable") is True,
         user_name=user if isinstance(user, str) else None,
+        serial=None if certificate is None else certificate.serial,
+        expires_at=expires_at,
         warnings=reply.warnings,
     )
+
+
+def _own_end(
+    entitlement: Entitlement, lease: int | None, data: Mapping[str, Json], now: datetime
+) -> datetime | None:
+    """
+    Say when what nothing takes back ends by itself; None when Vault does not say.
+
+    An engine says it as a lease that revokes nothing, or beside the secret, as `ttl` in seconds;
+    a duration without a lease is when KV wants to be read again.
+    Raises BackendFailed when that is later than the policy's ceiling, or not said.
+    """
+    told = data.get("ttl")
+    life = lease if lease is not None else told if isinstance(told, int) and told > 0 else None
+    ceiling = entitlement.ceiling
+    if ceiling is not None and (life is None or timedelta(seconds=life) > ceiling):
+        lives = "does not say how long it lives" if life is None else f"lives {life} s"
+        raise _unknown(f"made {entitlement.name}, which {lives}; the policy's ceiling is shorter")
+    return None if life is None else now + timedelta(seconds=life)
 
 
 def _handed_token(reply: Reply, entitlement: Entitlement) -> Minted:

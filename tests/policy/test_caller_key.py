@@ -1,0 +1,181 @@
+"""What a caller's own public key may be, and that nothing else of a request goes on."""
+
+import base64
+from dataclasses import replace
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
+from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.asking import REPORT, asked, denied, granted, load
+from policy.keys import key, request, signed, ssh_key, subject
+from taskmint.errors import Code
+from taskmint.model.scope import DecisionInput, KeyField
+from taskmint.policy.caller_key import MAX_LENGTH, accept_key
+from taskmint.policy.parameter import Refused
+
+SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
+SIGNING = REPORT.replace(
+    SECRET, "pki: {mount: pki, role: web, operation: sign, common_name: x.example.org, ttl: 10m}"
+)
+REQUEST = x509.CertificateSigningRequestBuilder()
+
+
+def csr(text: str, common_name: str | None = "x.example.org") -> str | Refused:
+    """Read a certificate request for the name that the policy gives."""
+    return accept_key(KeyField.CSR, text, common_name)
+
+
+def line(text: str) -> str | Refused:
+    """Read an OpenSSH public key."""
+    return accept_key(KeyField.PUBLIC_KEY, text, None)
+
+
+def with_keys(keys: dict[str, str]) -> DecisionInput:
+    """The usual request, with keys."""
+    usual = asked()
+    return replace(usual, request=replace(usual.request, public_keys=keys))
+
+
+@pytest.mark.parametrize("kind", ["p256", "p384", "p521", "ed25519", "rsa2048"])
+def test_an_allowed_key_goes_on_written_anew(kind: str) -> None:
+    """Both forms, with every type that is allowed; what stood around it does not go on."""
+    assert csr(f"\n  {request(kind)}\n\n") == request(kind)
+    assert line(f"{ssh_key(kind)} nightly@builder\n") == ssh_key(kind)
+
+
+@pytest.mark.parametrize("kind", ["p224", "k256", "rsa1024"])
+def test_another_key_is_refused(kind: str) -> None:
+    """Small ones, and curves that nobody asks for."""
+    refused = csr(request(kind))
+    assert isinstance(refused, Refused)
+    assert "Ed25519, ECDSA" in refused.reason
+
+
+def test_a_small_rsa_key_for_ssh_is_refused() -> None:
+    """Where the type of the line is one that is allowed."""
+    assert isinstance(line(ssh_key("rsa1024")), Refused)
+
+
+def test_the_policys_own_name_may_be_said_and_no_other() -> None:
+    """A subject is empty, or the common name that the policy gives, alone."""
+    assert csr(request(common_name="x.example.org")) == request(common_name="x.example.org")
+    assert isinstance(csr(request(common_name="y.example.org")), Refused)
+    organised = x509.Name(
+        [
+            x509.NameAttribute(NameOID.COMMON_NAME, "x.example.org"),
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Root"),
+        ]
+    )
+    twice = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "x.example.org")] * 2)
+    for name in (organised, twice):
+        assert isinstance(csr(signed(REQUEST.subject_name(name))), Refused)
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        x509.SubjectAlternativeName([x509.DNSName("admin.example.org")]),
+        x509.BasicConstraints(ca=True, path_length=None),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]),
+    ],
+    ids=["names", "authority", "usages"],
+)
+def test_a_request_that_asks_for_an_extension_is_refused(extension: x509.ExtensionType) -> None:
+    """A role that believes requests would sign it: so it does not get there."""
+    asking = REQUEST.subject_name(subject()).add_extension(extension, critical=True)
+    assert isinstance(csr(signed(asking)), Refused)
+
+
+def test_a_request_with_an_attribute_is_refused() -> None:
+    """A challenge password, for instance, is a secret that would travel on."""
+    asking = REQUEST.subject_name(subject()).add_attribute(
+        AttributeOID.CHALLENGE_PASSWORD, b"hunter2"
+    )
+    assert isinstance(csr(signed(asking)), Refused)
+
+
+def test_a_request_that_its_key_did_not_sign_is_refused() -> None:
+    """The proof of possession: any bit of the signature or the key changed."""
+    der = bytearray(base64.b64decode("".join(request().splitlines()[1:-1])))
+    der[-1] ^= 1
+    body = base64.encodebytes(bytes(der)).decode()
+    forged = f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+    assert isinstance(csr(forged), Refused)
+
+
+def test_what_is_no_public_key_is_refused() -> None:
+    """A private key above all, two of them, another type, a line with options, and nothing."""
+    private = key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    other = key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    for text in (private, request() * 2, other.decode(), request() + "x", "", "\0", "é"):
+        assert isinstance(csr(text), Refused)
+    one = ssh_key()
+    for text in (
+        private,
+        f"{one}\n{one}",
+        f'command="/bin/sh" {one}',
+        f"sk-{one}",
+        one.replace("ssh-ed25519", "ssh-rsa"),
+        one.replace("ssh-ed25519", "ssh-dss"),
+        one.replace("AAAA", "BBBB"),
+        f"{one} \x1b[2J",
+        f"@cert-authority {one}",
+        "",
+    ):
+        assert isinstance(line(text), Refused), text
+
+
+def test_a_long_text_is_refused_before_it_is_read() -> None:
+    """A bound on what a parser may be given."""
+    refused = csr(request() + "\n" * MAX_LENGTH)
+    assert isinstance(refused, Refused)
+    assert "longer than" in refused.reason
+
+
+@given(text=st.text(max_size=300) | st.binary(max_size=300).map(base64.b64encode).map(bytes.decode))
+def test_reading_is_total(text: str) -> None:
+    """Any text, also in the dress of a key, is taken or refused, and never an exception."""
+    dressed = f"-----BEGIN CERTIFICATE REQUEST-----\n{text}\n-----END CERTIFICATE REQUEST-----"
+    for given_text in (text, dressed):
+        assert isinstance(csr(given_text), Refused)
+    for given_text in (text, f"ssh-ed25519 {text}", f"ssh-rsa {text}"):
+        assert isinstance(line(given_text), Refused)
+
+
+@given(at=st.integers(0, 5000), value=st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_changes_nothing(at: int, value: int) -> None:
+    """Wherever a request is touched: it is signed."""
+    der = bytearray(base64.b64decode("".join(request().splitlines()[1:-1])))
+    der[at % len(der)] = value
+    body = base64.encodebytes(bytes(der)).decode()
+    pem = f"-----BEGIN CERTIFICATE REQUEST-----\n{body}-----END CERTIFICATE REQUEST-----\n"
+    read = csr(pem)
+    assert isinstance(read, Refused) or read == request()
+
+
+def test_a_task_that_signs_needs_a_key_and_no_other_takes_one() -> None:
+    """Each refusal has the code, and says which entitlement is meant without the key itself."""
+    policy = load(SIGNING)
+    assert granted(policy, with_keys({"warehouse": request()})).entitlements[0].body == {
+        "common_name": "x.example.org",
+        "ttl": "10m",
+        "csr": request(),
+    }
+    for keys, said in (
+        ({}, "is missing"),
+        ({"warehouse": ssh_key()}, "is not one PEM block"),
+        ({"warehouse": request(), "other": request()}, "belongs to no entitlement"),
+    ):
+        denial = denied(policy, with_keys(keys), Code.PUBLIC_KEY_INVALID)
+        assert said in denial.detail
+        assert "AAAA" not in str(denial)
+    denied(load(REPORT), with_keys({"warehouse": request()}), Code.PUBLIC_KEY_INVALID)
