@@ -71,8 +71,11 @@ requirements: $(VENV)-requirements/.stamp  ## regenerate requirements/*.txt; UPG
 	$(COMPILE) $(UPGRADE) -o requirements/runtime.txt pyproject.toml
 	$(COMPILE) $(UPGRADE) -c requirements/runtime.txt --extra demo \
 		-o requirements/demo.txt pyproject.toml
-	$(COMPILE) $(UPGRADE) -c requirements/demo.txt -c requirements/build.txt --extra demo \
-		--extra dev -o requirements/dev.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) -c requirements/runtime.txt --extra otel \
+		-o requirements/otel.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) -c requirements/demo.txt -c requirements/otel.txt \
+		-c requirements/build.txt --extra demo --extra otel --extra dev \
+		-o requirements/dev.txt pyproject.toml
 
 $(VENV)/.stamp-build: requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "taskmint needs Python 3.11 or later; set PYTHON=")'

@@ -73,6 +73,22 @@ class Code(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class Limit(StrEnum):
+    """The limits of P10 that a request can meet; metrics count them by these words."""
+
+    TASKS = "tasks"
+    TASKS_PER_IDENTITY = "tasks_per_identity"
+    CONCURRENT_PER_IDENTITY = "concurrent_per_identity"
+    STARTS_PER_MINUTE = "starts_per_minute"
+    STARTS_PER_MINUTE_PER_IDENTITY = "starts_per_minute_per_identity"
+    STARTS_PER_MINUTE_OF_DEFINITION = "starts_per_minute_of_definition"
+    MINTS_IN_FLIGHT = "mints_in_flight"
+    UNPROVEN_REVOCATIONS = "unproven_revocations"
+    REVISIONS = "revisions"
+    ATTESTED_PROCESSES = "attested_processes"
+    DESCRIPTORS = "descriptors"
+
+
 class TaskmintError(Exception):
     """The root: a code, a sentence for a person, and what to do about it."""
 
@@ -110,8 +126,9 @@ class Unprocessable(TaskmintError):
 class LimitExceeded(TaskmintError):
     """Raised when a limit is reached (P10)."""
 
-    def __init__(self, detail: str, *, retry_after: timedelta, fix: str = "") -> None:
+    def __init__(self, limit: Limit, detail: str, *, retry_after: timedelta, fix: str = "") -> None:
         super().__init__(Code.LIMIT_EXCEEDED, detail, fix=fix)
+        self.limit = limit
         self.retry_after = retry_after
 
 

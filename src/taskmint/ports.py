@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Protocol
 
+from .errors import Limit
 from .model.approval import Statement, Vouched
 from .model.caller import Caller
 from .model.peer import Peer
@@ -306,6 +307,34 @@ class Ledger(Protocol):
 # --- telemetry -----------------------------------------------------------------------------
 
 
+class VaultCall(StrEnum):
+    """What a call to Vault is for."""
+
+    CREATE_TOKEN = "create_token"
+    MINT = "mint"
+    RENEW = "renew"
+    REVOKE = "revoke"
+    LOOK_UP = "look_up"
+    PROBE = "probe"
+
+
+class Answered(StrEnum):
+    """What became of a call to Vault."""
+
+    OK = "ok"  # it said what was asked for, "no such thing" of a look-up included
+    REFUSED = "refused"  # it will not: denied, malformed, absent
+    FAILED = "failed"  # it cannot: an error of the backend, sealed, standby
+    AWAY = "away"  # it was not reached, or did not answer in time
+
+
+class RenewalOutcome(StrEnum):
+    """What became of a renewal of a task's token and leases."""
+
+    OK = "ok"
+    FAILED = "failed"  # to be tried again
+    LOST = "lost"  # the server knows no such token or lease any more
+
+
 class Observer(Protocol):
     """Counts and times what happens, under closed label sets."""
 
@@ -313,7 +342,10 @@ class Observer(Protocol):
         """A task became active; the time from request to credentials."""
 
     def refused(self, code: str) -> None:
-        """A request was refused with this code."""
+        """A request was answered with this code of a refusal."""
+
+    def limited(self, limit: Limit) -> None:
+        """A request met a limit."""
 
     def shadowed(self, definition: str, verdict: str) -> None:
         """A shadow was decided beside the definition of this name (policy/shadow.py)."""
@@ -324,5 +356,11 @@ class Observer(Protocol):
     def revoked(self, definition: str, seconds: float) -> None:
         """A task's revocation was proven; the time from its end."""
 
-    def renewal(self, outcome: str) -> None:
-        """A renewal succeeded (`ok`) or did not (`failed`)."""
+    def renewal(self, outcome: RenewalOutcome) -> None:
+        """A renewal came to this."""
+
+    def vault_called(self, mount: str, call: VaultCall, answered: Answered, seconds: float) -> None:
+        """A call to Vault came back, or did not; the time it took, without the wait for a place."""
+
+    def recorded(self, seconds: float) -> None:
+        """A row became durable; the time from the append."""

@@ -85,6 +85,9 @@ async def admin_socket(
             raise refuse
         return ReloadReply(policy_digest="d", ended=0)
 
+    async def nothing() -> bytes:
+        return b"# nothing\n"
+
     async with world.running(text) as service:
         api = AdminApi(
             operators=service.operators,
@@ -95,7 +98,7 @@ async def admin_socket(
             policy_digest=lambda: "d",
             uptime=lambda: 1.5,
             ledger_queue=lambda: 0,
-            metrics=lambda: b"# nothing\n",
+            metrics=nothing,
             node="node-a",
             version="0",
             observer=world.seen,

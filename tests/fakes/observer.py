@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from taskmint.errors import Limit
 from taskmint.model.scope import Scope
 from taskmint.model.state import EndCause
+from taskmint.ports import Answered, RenewalOutcome, VaultCall
 
 
 @dataclass
@@ -34,6 +36,20 @@ class Seen:
         del seconds
         self.events.append(f"revoked {definition}")
 
-    def renewal(self, outcome: str) -> None:
+    def limited(self, limit: Limit) -> None:
+        """A limit met."""
+        self.events.append(f"limited {limit}")
+
+    def renewal(self, outcome: RenewalOutcome) -> None:
         """A renewal."""
         self.events.append(f"renewal {outcome}")
+
+    def vault_called(self, mount: str, call: VaultCall, answered: Answered, seconds: float) -> None:
+        """A call to Vault."""
+        assert seconds >= 0
+        self.events.append(f"vault {mount} {call} {answered}")
+
+    def recorded(self, seconds: float) -> None:
+        """A durable row."""
+        assert seconds >= 0
+        self.events.append("recorded")

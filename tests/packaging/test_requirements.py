@@ -10,7 +10,7 @@ from packaging.version import Version
 
 from source_tree import REPOSITORY
 
-FILES = ("build", "runtime", "demo", "dev")
+FILES = ("build", "runtime", "demo", "otel", "dev")
 PIN = re.compile(
     r"^([a-z0-9._-]+)==([^ ]+) \\\n((?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)", re.MULTILINE
 )
@@ -36,7 +36,8 @@ def asked_for(*extras: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    ("name", "extras"), [("runtime", ()), ("demo", ("demo",)), ("dev", ("demo", "dev"))]
+    ("name", "extras"),
+    [("runtime", ()), ("demo", ("demo",)), ("otel", ("otel",)), ("dev", ("demo", "otel", "dev"))],
 )
 def test_every_dependency_is_pinned_within_its_range(name: str, extras: tuple[str, ...]) -> None:
     """After a change of pyproject.toml, `make requirements` is owed."""

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taskmint.errors import Code
+from taskmint.errors import Code, Limit
 from taskmint.model.scope import Ends, Scope
 from taskmint.model.state import EndCause
-from taskmint.ports import Observer
-from taskmint.telemetry.exposition import MOST_SERIES, OTHER, Counter, Gauge, Histogram, render
+from taskmint.ports import Answered, Observer, RenewalOutcome, VaultCall
+from taskmint.telemetry.exposition import MOST_SERIES, OTHER, Counter, Histogram, Read, render
 from taskmint.telemetry.metrics import Metrics
 
 SCOPE = Scope(
@@ -63,15 +63,19 @@ def report(observer: Observer) -> None:
     observer.refused(Code.NOT_PERMITTED)
     observer.ended("orders-report", EndCause.HEARTBEAT_MISSED)
     observer.revoked("orders-report", 0.02)
-    observer.renewal("ok")
-    observer.renewal("failed")
+    observer.renewal(RenewalOutcome.OK)
+    observer.renewal(RenewalOutcome.FAILED)
+    observer.renewal(RenewalOutcome.LOST)
+    observer.limited(Limit.TASKS)
+    observer.vault_called("database", VaultCall.MINT, Answered.OK, 0.02)
+    observer.recorded(0.0003)
 
 
 def test_metrics_are_an_observer() -> None:
     """What tasks report is counted under the names that docs promise."""
     metrics = Metrics()
     report(metrics)
-    metrics.gauge("taskmint_live_tasks", "Tasks that have not ended.", lambda: 7)
+    metrics.show(Read("taskmint_live_tasks", "Tasks that have not ended.", lambda: 7))
     found = samples(metrics.text())
 
     start = 'taskmint_task_start_seconds_bucket{definition="orders-report",le="%s"}'
@@ -87,6 +91,12 @@ def test_metrics_are_an_observer() -> None:
     assert found['taskmint_revocation_seconds_count{definition="orders-report"}'] == 1
     assert found['taskmint_renewals_total{outcome="ok"}'] == 1
     assert found['taskmint_renewals_total{outcome="failed"}'] == 1
+    assert found['taskmint_renewals_total{outcome="lost"}'] == 1
+    assert found['taskmint_limits_hit_total{limit="tasks"}'] == 1
+    assert found['taskmint_limits_hit_total{limit="descriptors"}'] == 0
+    minted = 'taskmint_vault_request_seconds_count{mount="database",call="mint",answered="ok"}'
+    assert found[minted] == 1
+    assert found["taskmint_ledger_append_seconds_count"] == 1
     assert found["taskmint_live_tasks"] == 7
 
 
@@ -108,11 +118,9 @@ def test_a_code_that_is_none_of_ours_is_counted_as_other() -> None:
     metrics = Metrics()
     for code in ("junk", "tm_01", "spiffe://x"):
         metrics.refused(code)
-    metrics.renewal("perhaps")
     found = samples(metrics.text())
 
     assert found[f'taskmint_refusals_total{{code="{OTHER}"}}'] == 3
-    assert found[f'taskmint_renewals_total{{outcome="{OTHER}"}}'] == 1
 
 
 def test_series_are_bounded() -> None:
@@ -131,11 +139,22 @@ def test_series_are_bounded() -> None:
 def test_gauges_are_read_when_the_page_is() -> None:
     """A gauge is the truth at the scrape, not when it was registered."""
     ages = [3.5]
-    gauge = Gauge("taskmint_oldest_unproven_revocation_seconds", "Age.", lambda: ages[0])
+    gauge = Read("taskmint_oldest_unproven_revocation_seconds", "Age.", lambda: ages[0])
 
     assert samples(render([gauge])) == {"taskmint_oldest_unproven_revocation_seconds": 3.5}
     ages[0] = float("inf")
     assert samples(render([gauge])) == {"taskmint_oldest_unproven_revocation_seconds": float("inf")}
+
+
+def test_readings_by_label_are_bounded() -> None:
+    """P10: what is read at the scrape is cut as well, and the rest counted together."""
+    many: dict[tuple[str, ...], float] = {
+        (f"m{number:04}",): 1.0 for number in range(MOST_SERIES + 7)
+    }
+    found = samples(render([Read("taskmint_many", "Many.", lambda: many, ("mount",))]))
+
+    assert len(found) == MOST_SERIES + 1
+    assert found[f'taskmint_many{{mount="{OTHER}"}}'] == 7
 
 
 @given(st.text(), st.floats())
@@ -143,7 +162,7 @@ def test_any_label_and_any_number_keep_the_format(label: str, number: float) -> 
     """Quotes, backslashes and newlines are escaped; NaN and infinities have their spelling."""
     counter = Counter("taskmint_a_total", "Odd\nhelp \\ text.", ("x",))
     counter.add((label,))
-    gauge = Gauge("taskmint_b", "B.", lambda: number)
+    gauge = Read("taskmint_b", "B.", lambda: number)
     histogram = Histogram("taskmint_c_seconds", "C.", (1, 2), ("x",))
     histogram.observe(1, (label,))
     text = render([counter, gauge, histogram])

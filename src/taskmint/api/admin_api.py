@@ -44,6 +44,7 @@ from .json_body import parse_object
 from .readiness import Components, readiness
 from .task_api import END_WAIT, NUMBER
 
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus text format
 ORDER_WAIT: Final = timedelta(seconds=1)
 _SELECTORS: Final[Mapping[str, Callable[[str], Selector]]] = {
     "task": lambda text: by_task(TaskId(text)),
@@ -80,7 +81,7 @@ class AdminApi:
     policy_digest: Callable[[], str]
     uptime: Callable[[], float]
     ledger_queue: Callable[[], int]
-    metrics: Callable[[], bytes]
+    metrics: Callable[[], Awaitable[bytes]]
     node: str
     version: str
     observer: Observer
@@ -174,7 +175,7 @@ class AdminApi:
     async def scrape(self, request: web.Request) -> web.Response:
         """Prometheus text."""
         self._require(request, Role.AUDITOR, Role.OPERATOR)
-        return web.Response(body=self.metrics(), content_type="text/plain")
+        return web.Response(body=await self.metrics(), headers={"Content-Type": METRICS_TYPE})
 
     def _require(self, request: web.Request, *roles: Role) -> Peer:
         peer = request[PEER]

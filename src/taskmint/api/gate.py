@@ -8,7 +8,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from taskmint.errors import BadRequest, Code, NotFound, TaskmintError
+from taskmint.errors import BadRequest, Code, LimitExceeded, NotFound, TaskmintError
 from taskmint.model.peer import Peer
 from taskmint.ports import Observer
 
@@ -37,6 +37,8 @@ def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger
                 return await handler(request)
         except TaskmintError as error:
             observer.refused(error.code)
+            if isinstance(error, LimitExceeded):
+                observer.limited(error.limit)
             return problem(error)
         except web.HTTPRequestEntityTooLarge:
             return problem(_too_large())
@@ -54,6 +56,7 @@ def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger
         except ConnectionResetError:
             raise  # the caller hung up: nobody is left to answer
         except Exception as error:
+            observer.refused(Code.INTERNAL_ERROR)
             log.exception("internal_error", error=type(error).__name__)
             return internal_problem()
 

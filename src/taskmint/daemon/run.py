@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from taskmint.api.metrics_listener import serving_metrics
 from taskmint.api.serving import require_c_parser, serving_http
 from taskmint.clock import SystemClock
 from taskmint.config import Config
@@ -26,7 +27,6 @@ from taskmint.identity.tls import TlsTerms, check_tls_support
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.secret import Secret
-from taskmint.model.state import TaskState
 from taskmint.tasks.outside import Outside
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
@@ -35,7 +35,7 @@ from taskmint.vault.client import VaultClient
 from taskmint.vault.http import ClientCertificate
 from taskmint.vault.login import no_certificate
 
-from . import from_config
+from . import from_config, measuring
 from .files import node_id
 from .policy_source import PolicySource
 from .running import Parts, Running
@@ -71,11 +71,14 @@ async def run(
             grace=config.shutdown_timeout,
         )
         sockets = await stack.enter_async_context(listening_sockets(config.sockets, environment))
-        for sock, application, tls in (
-            (sockets.task, running.task_application(config.limits.body_bytes), parts.tls),
-            (sockets.admin, running.admin_application(from_config.roles(config)), None),
+        page = measuring.page_of(parts, running)
+        tasks = running.task_application(config.limits.body_bytes)
+        admin = running.admin_application(from_config.roles(config), page)
+        for door, sock, application, tls in (
+            ("task", sockets.task, tasks, parts.tls),
+            ("admin", sockets.admin, admin, None),
         ):
-            await stack.enter_async_context(
+            page.doors[door] = await stack.enter_async_context(
                 serving_http(
                     sock,
                     application,
@@ -85,6 +88,8 @@ async def run(
                     tls=tls,
                 )
             )
+        if config.metrics.listen is not None:
+            await stack.enter_async_context(serving_metrics(config.metrics.listen, page))
         await running.until_stopped()
 
 
@@ -107,7 +112,7 @@ async def _build(
     log: structlog.stdlib.BoundLogger,
 ) -> Parts:
     """Build everything below the sockets; `stack` takes it down."""
-    clock = SystemClock()
+    clock, metrics = SystemClock(), Metrics()
     source = PolicySource(
         config.policy.files, config.class_clocks(), from_config.plan_settings(config)
     )
@@ -121,6 +126,7 @@ async def _build(
             node=node,
             failpoints=failpoints,
             changed=partial(_ledger_changed, log),
+            appended=metrics.recorded,
         )
     )
     _tell_of(ledger, log)
@@ -144,10 +150,14 @@ async def _build(
 
     vault = await stack.enter_async_context(
         VaultClient(
-            from_config.vault_settings(config), in_force.plan, own_svid, log, own_certificate
+            from_config.vault_settings(config),
+            in_force.plan,
+            own_svid,
+            log,
+            own_certificate,
+            called=metrics.vault_called,
         )
     )
-    metrics = Metrics()
     reader = PeerReader(PidfdSource(config.peer.pidfd))
     crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     service = TaskService(
@@ -164,19 +174,20 @@ async def _build(
         owners=from_config.owner_rules(config),
         delegation=await _delegation(stack, config, workload_api),
     )
-    _measure(metrics, service, ledger)
     return Parts(
         source=source,
         in_force=in_force,
         node=node,
         clock=clock,
         ledger=ledger,
+        ledger_path=Path(config.ledger.path),
         retention=config.ledger.retention,
         vault=vault,
         prover=prover,
         authorities=prover,
         tls=TlsTerms(prover),
         reader=reader,
+        workload_api=workload_api,
         metrics=metrics,
         service=service,
         crash=crash,
@@ -196,26 +207,3 @@ def _ledger_changed(log: structlog.stdlib.BoundLogger, reason: str | None) -> No
         log.info("ledger_works_again")
     else:
         log.error("ledger_failed", reason=reason)
-
-
-def _measure(metrics: Metrics, service: TaskService, ledger: SqliteLedger) -> None:
-    """Gauges that are read when somebody scrapes."""
-
-    def count(state: TaskState, failed_attempts: int = 0) -> int:
-        return sum(
-            view.state is state and view.attempts_failed >= failed_attempts
-            for view in service.operators.overview()
-        )
-
-    metrics.gauge("taskmint_tasks_live", "Active tasks.", lambda: count(TaskState.ACTIVE))
-    metrics.gauge(
-        "taskmint_revocations_unproven",
-        "Tasks whose revocation was tried and is not proven yet.",
-        lambda: count(TaskState.REVOKING, failed_attempts=1),
-    )
-    metrics.gauge(
-        "taskmint_ledger_writable",
-        "1 while rows can be recorded, 0 while new tasks are refused because they cannot.",
-        lambda: int(ledger.ready() is None),
-    )
-    metrics.gauge("taskmint_ledger_queue", "Rows waiting for a commit.", lambda: ledger.waiting)

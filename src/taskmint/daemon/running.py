@@ -2,9 +2,10 @@
 
 import asyncio
 import importlib.metadata
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -18,6 +19,7 @@ from taskmint.api.readiness import Components
 from taskmint.api.task_api import TaskApi
 from taskmint.errors import ConfigError, Unavailable
 from taskmint.identity.peers import PeerReader
+from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.housekeeping import export_heads, keep_retention
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.ports import Authorities, Clock, Entry, Event, Identity
@@ -42,12 +44,14 @@ class Parts:
     node: str
     clock: Clock
     ledger: SqliteLedger
+    ledger_path: Path
     retention: timedelta
     vault: VaultClient
     prover: Identity
     authorities: Authorities
     tls: TlsTerms
     reader: PeerReader
+    workload_api: WorkloadApi
     metrics: Metrics
     service: TaskService
     crash: "asyncio.Future[None]"
@@ -71,6 +75,7 @@ class Running:
         self._stop = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._reloading = asyncio.Lock()
+        self.reload_failed = False
 
     # --- what signals do -------------------------------------------------------------------
 
@@ -91,7 +96,7 @@ class Running:
         return lambda serving: api.application(serving, body_bytes)
 
     def admin_application(
-        self, roles: Mapping[Role, Members]
+        self, roles: Mapping[Role, Members], page: Callable[[], Awaitable[bytes]]
     ) -> Callable[[Serving], web.Application]:
         """The admin socket's application, still without its door."""
         parts = self._parts
@@ -105,7 +110,7 @@ class Running:
             policy_digest=lambda: parts.in_force.policy.digest,
             uptime=lambda: parts.clock.boottime() - started,
             ledger_queue=lambda: parts.ledger.waiting,
-            metrics=lambda: parts.metrics.text().encode(),
+            metrics=page,
             node=parts.node,
             version=importlib.metadata.version("taskmint"),
             observer=parts.metrics,
@@ -166,7 +171,9 @@ class Running:
         """
         async with self._reloading:
             parts = self._parts
+            self.reload_failed = True  # until it has not
             in_force = await asyncio.to_thread(parts.source.load)
+            self.reload_failed = False
             parts.in_force = in_force
             parts.vault.swap_plan(in_force.plan)
             ended = parts.service.adopt_policy(in_force.policy)

@@ -22,7 +22,7 @@ from typing import Any, Final, Self
 
 import structlog
 
-from taskmint.errors import Code, LimitExceeded, Unavailable, Unproven
+from taskmint.errors import Code, Limit, LimitExceeded, Unavailable, Unproven
 from taskmint.model.peer import Peer, PeerProof
 from taskmint.model.spiffe import SpiffeId
 
@@ -167,6 +167,7 @@ class Delegation:
         if len(self._held) >= self._limits.processes:
             os.close(pidfd)
             raise LimitExceeded(
+                Limit.ATTESTED_PROCESSES,
                 "Too many processes are attested by the agent at once.",
                 retry_after=timedelta(seconds=1),
                 fix="let processes that have called exit, or show an SVID",

@@ -13,6 +13,7 @@ from taskmint.errors import (
     BackendFailed,
     Code,
     Conflict,
+    Limit,
     LimitExceeded,
     TaskmintError,
     Unavailable,
@@ -171,6 +172,7 @@ class Changer:
             raise Conflict(Code.TASK_ENDED, f"the task is {task.state}", fix="start a new one")
         if len(task.revisions) >= MOST_REVISIONS:
             raise LimitExceeded(
+                Limit.REVISIONS,
                 f"the limit of {MOST_REVISIONS} revisions at the same time is reached",
                 retry_after=self.settings.delivery_window,
                 fix="acknowledge the newest revision by a heartbeat that names it",

@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeVar
 
-from taskmint.errors import LimitExceeded
+from taskmint.errors import Limit, LimitExceeded
 from taskmint.model.spiffe import SpiffeId
 
 K = TypeVar("K")
 
 MINUTE_SECONDS: Final = 60.0
+_WORDS: Final = {
+    Limit.TASKS: "tasks on this node",
+    Limit.TASKS_PER_IDENTITY: "tasks of this identity",
+    Limit.CONCURRENT_PER_IDENTITY: "concurrent tasks of this identity and definition",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,9 @@ class Admission:
         Raises LimitExceeded; refusals count like starts, for each costs a durable row.
         """
         self._tidy(now)
-        self._paced((None, ""), self._limits.starts_per_minute, now)
-        self._paced((identity, ""), self._limits.starts_per_minute_per_identity, now)
+        per_identity = self._limits.starts_per_minute_per_identity
+        self._paced(Limit.STARTS_PER_MINUTE, (None, ""), self._limits.starts_per_minute, now)
+        self._paced(Limit.STARTS_PER_MINUTE_PER_IDENTITY, (identity, ""), per_identity, now)
         self._starts[None, ""].append(now)
         self._starts[identity, ""].append(now)
 
@@ -71,12 +77,12 @@ class Admission:
         """Count one more task, or raise LimitExceeded and count nothing."""
         limits = self._limits
         pair = (identity, definition)
-        self._below(self._total, limits.tasks, "tasks on this node")
-        self._below(self._live[identity], limits.tasks_per_identity, "tasks of this identity")
+        self._below(Limit.TASKS, self._total, limits.tasks)
+        self._below(Limit.TASKS_PER_IDENTITY, self._live[identity], limits.tasks_per_identity)
         self._below(
+            Limit.CONCURRENT_PER_IDENTITY,
             self._live_by_definition[pair],
             own.concurrent_per_identity,
-            "concurrent tasks of this identity and definition",
         )
         self.pace(identity, definition, own, now)
         self.count(identity, definition)
@@ -84,7 +90,7 @@ class Admission:
     def pace(self, identity: SpiffeId, definition: str, own: DefinitionLimits, now: float) -> None:
         """Count a start, or a change of a running task, by its definition; or LimitExceeded."""
         pair = (identity, definition)
-        self._paced(pair, own.starts_per_minute, now)
+        self._paced(Limit.STARTS_PER_MINUTE_OF_DEFINITION, pair, own.starts_per_minute, now)
         if own.starts_per_minute is not None:
             self._starts[pair].append(now)
 
@@ -106,6 +112,7 @@ class Admission:
         for mount in mounts:
             if self.unproven[mount] >= most:
                 raise LimitExceeded(
+                    Limit.UNPROVEN_REVOCATIONS,
                     f"the limit of {most} unproven revocations at {mount} is reached",
                     retry_after=timedelta(seconds=10),
                     fix="see `taskmint tasks` for what cannot be revoked, and why",
@@ -120,21 +127,25 @@ class Admission:
             del self._starts[key]
 
     @staticmethod
-    def _below(value: int, limit: int | None, what: str) -> None:
+    def _below(which: Limit, value: int, limit: int | None) -> None:
         if limit is not None and value >= limit:
             raise LimitExceeded(
-                f"the limit of {limit} {what} is reached",
+                which,
+                f"the limit of {limit} {_WORDS[which]} is reached",
                 retry_after=timedelta(seconds=1),
                 fix="end a task first, or ask the operator for a higher limit",
             )
 
-    def _paced(self, key: tuple[SpiffeId | None, str], limit: int | None, now: float) -> None:
+    def _paced(
+        self, which: Limit, key: tuple[SpiffeId | None, str], limit: int | None, now: float
+    ) -> None:
         if limit is None:
             return
         starts = self._starts[key]
         if _recent(starts, now) >= limit:
             wait = starts[0] + MINUTE_SECONDS - now if starts else MINUTE_SECONDS
             raise LimitExceeded(
+                which,
                 f"the limit of {limit} starts per minute is reached",
                 retry_after=timedelta(seconds=wait),
                 fix="start tasks more slowly, or ask the operator for a higher limit",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from taskmint.errors import LimitExceeded
+from taskmint.errors import Limit, LimitExceeded
 from taskmint.model.scope import Scope
 
 WAITING_PER_PLACE: Final = 8
@@ -101,4 +101,6 @@ class MintQueue:
 
 
 def _full(what: str) -> LimitExceeded:
-    return LimitExceeded(what, retry_after=_SOON, fix="start tasks more slowly")
+    return LimitExceeded(
+        Limit.MINTS_IN_FLIGHT, what, retry_after=_SOON, fix="start tasks more slowly"
+    )

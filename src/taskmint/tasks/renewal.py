@@ -11,7 +11,7 @@ from enum import Enum, auto
 from typing import Final
 
 from taskmint.errors import BackendFailed, TaskmintError, Unavailable
-from taskmint.ports import Revocable
+from taskmint.ports import RenewalOutcome, Revocable
 
 from .jitter import between
 from .lanes import Lanes, mount_of
@@ -72,13 +72,13 @@ class Renewer:
         if not revision.works():  # its end came meanwhile
             return Outcome.OK
         if None in lapses:
-            self._observer.renewal("lost")
+            self._observer.renewal(RenewalOutcome.LOST)
             return Outcome.LOST
         if _UNKNOWN in lapses:
-            self._observer.renewal("failed")
+            self._observer.renewal(RenewalOutcome.FAILED)
             revision.renew_at = retry(revision.scope.dead_man, now)
             return Outcome.FAILED
-        self._observer.renewal("ok")
+        self._observer.renewal(RenewalOutcome.OK)
         life = timedelta(seconds=min(one for one in lapses if one is not None) - now)
         revision.granted(life, now)
         revision.renew_at = next_renewal(min(life, revision.scope.dead_man), now)

@@ -7,6 +7,7 @@ from taskmint.errors import (
     BackendFailed,
     Code,
     Conflict,
+    Limit,
     LimitExceeded,
     TaskmintError,
     Unavailable,
@@ -132,6 +133,7 @@ class Starter:
             return self.outside.processes.bind(caller.peer, request.bind or scope.ends.bind[0])
         except OSError as error:  # out of descriptors: each bound process costs one
             raise LimitExceeded(
+                Limit.DESCRIPTORS,
                 f"the process cannot be watched: {error.strerror}",
                 retry_after=timedelta(seconds=1),
                 fix="end a task first, or raise LimitNOFILE of the daemon",

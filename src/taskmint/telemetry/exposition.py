@@ -10,11 +10,10 @@ https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 OTHER: Final = "_other"
 MOST_SERIES: Final = 1000  # per metric
 
@@ -29,13 +28,21 @@ class Metric(Protocol):
 
 
 class Counter:
-    """Only rises; the name ends in `_total`."""
+    """
+    Only rises; the name ends in `_total`.
 
-    def __init__(self, name: str, meaning: str, labels: Sequence[str] = ()) -> None:
+    `known` are values of its one label that start at nought, so that a first one shows as a rise.
+    """
+
+    def __init__(
+        self, name: str, meaning: str, labels: Sequence[str] = (), known: Iterable[str] = ()
+    ) -> None:
         self._name = name
         self._meaning = meaning
         self._labels = tuple(labels)
-        self._values: dict[Labels, float] = {} if labels else {(): 0}
+        self._values: dict[Labels, float] = {(value,): 0 for value in known}
+        if not labels:
+            self._values[()] = 0
 
     def add(self, labels: Labels = (), amount: float = 1) -> None:
         """Add to the series with these label values."""
@@ -93,23 +100,44 @@ class _Series:
     total: float = 0.0
 
 
+Reading: TypeAlias = float | Mapping[Labels, float]
+
+
 @dataclass(frozen=True, slots=True)
-class Gauge:
-    """A number that is asked for when the metrics are."""
+class Read:
+    """
+    Numbers that are asked for when the metrics are: one, or one for each set of label values.
+
+    `kind` is "gauge", or "counter" for what somebody else counts.
+    """
 
     name: str
     meaning: str
-    read: Callable[[], float]
+    read: Callable[[], Reading]
+    labels: Labels = ()
+    kind: str = "gauge"
 
     def lines(self) -> Iterator[str]:
         """Yield the family's lines."""
-        yield from _head(self.name, self.meaning, "gauge")
-        yield f"{self.name} {_number(self.read())}"
+        yield from _head(self.name, self.meaning, self.kind)
+        reading = self.read()
+        series: Mapping[Labels, float]
+        series = reading if isinstance(reading, Mapping) else {(): reading}
+        for labels, value in _bounded(series):
+            yield f"{self.name}{_pairs(self.labels, labels)} {_number(value)}"
 
 
 def render(metrics: Sequence[Metric]) -> str:
     """Return the page that a scrape gets."""
     return "".join(f"{line}\n" for metric in metrics for line in metric.lines())
+
+
+def _bounded(series: Mapping[Labels, float]) -> Iterator[tuple[Labels, float]]:
+    """Yield the series in order, and those that are too many as one."""
+    ordered = sorted(series.items())
+    yield from ordered[:MOST_SERIES]
+    if rest := ordered[MOST_SERIES:]:
+        yield (OTHER,) * len(rest[0][0]), sum(value for _, value in rest)
 
 
 def _head(name: str, meaning: str, kind: str) -> Iterator[str]:

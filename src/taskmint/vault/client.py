@@ -30,6 +30,7 @@ from taskmint.ports import (
     RevocableKind,
     TaskToken,
     TokenRequest,
+    VaultCall,
 )
 
 from .breaker import Breaker
@@ -39,9 +40,18 @@ from .drift import DriftWatch, too_wide
 from .http import Door, OutsidePlan, Transport
 from .login import FetchCertificate, FetchSvid, login_method, no_certificate
 from .minting import WrongToken, minted, remaining, task_token
-from .responses import NO_SUCH_LEASE, NO_SUCH_TOKEN, Meaning, Reply, failure, says_gone
+from .responses import (
+    MOUNT_FAILED,
+    NO_SUCH_LEASE,
+    NO_SUCH_TOKEN,
+    Meaning,
+    Reply,
+    failure,
+    says_gone,
+)
 from .session import OwnSession
 from .settings import VaultSettings
+from .stopwatch import Called, Stopwatch, nobody_counts
 
 Body: TypeAlias = Mapping[str, Json] | None
 Call: TypeAlias = Callable[[Door], Awaitable[Reply]]
@@ -50,9 +60,7 @@ _TOKENS: Final = "auth/token"
 _FIRST_LOOK_SECONDS: Final = 5.0
 _RETIRED_PLANS: Final = 8
 _CATCH_UP_SECONDS: Final = (0.05, 0.1, 0.2)
-_MOUNT_FAILED: Final = frozenset(
-    {Meaning.FAILED, Meaning.STRANGE, Meaning.SEALED, Meaning.STANDBY, Meaning.MOVED}
-)
+_MAKES: Final = frozenset({VaultCall.CREATE_TOKEN, VaultCall.MINT})
 
 
 class VaultClient:
@@ -70,8 +78,11 @@ class VaultClient:
         fetch_svid: FetchSvid,
         log: structlog.stdlib.BoundLogger,
         fetch_certificate: FetchCertificate = no_certificate,
+        *,
+        called: Called = nobody_counts,
     ) -> None:
         self._plan = plan
+        self._stopwatch = Stopwatch(called)
         self._retired: tuple[Plan, ...] = ()
         self._settings = settings
         self._log = log
@@ -108,6 +119,14 @@ class VaultClient:
     ) -> None:
         """Give the daemon's own token back and close every connection."""
         await self._stack.aclose()
+
+    def wider(self) -> tuple[str, ...]:
+        """What the server allows the daemon beyond the plan, as last looked at."""
+        return self._drift.wider()
+
+    def unapplied(self) -> frozenset[str]:
+        """The definitions for which the server lacks something, as last looked at."""
+        return self._drift.unapplied()
 
     def swap_plan(self, plan: Plan) -> None:
         """Use another plan from now on; what runs under the old one can still be proven ended."""
@@ -150,13 +169,13 @@ class VaultClient:
         if revocable.kind is RevocableKind.LEASE:
             reply = await self._own(
                 mount,
-                Purpose.TAKE_BACK,
+                VaultCall.RENEW,
                 lambda door: LeaseApi(door).renew_lease(revocable.id, increment=seconds),
             )
             return remaining(reply, reply.body or {})
         reply = await self._own(
             mount,
-            Purpose.TAKE_BACK,
+            VaultCall.RENEW,
             lambda door: TokenApi(door).renew_accessor(revocable.id, increment=seconds),
         )
         return remaining(reply, reply.part("auth"))
@@ -171,13 +190,13 @@ class VaultClient:
             body = {"lease_id": revocable.id, "sync": True}
             reply = await self._own(
                 self._mount(revocable),
-                Purpose.TAKE_BACK,
+                VaultCall.REVOKE,
                 lambda door: door.put("/v1/sys/leases/revoke", json=body),
             )
         else:
             reply = await self._own(
                 _TOKENS,
-                Purpose.TAKE_BACK,
+                VaultCall.REVOKE,
                 lambda door: TokenApi(door).revoke_accessor(revocable.id),
             )
             if says_gone(reply, NO_SUCH_TOKEN):  # Vault before 1.10 does not call this success
@@ -191,14 +210,14 @@ class VaultClient:
             words = NO_SUCH_LEASE
             reply = await self._own(
                 self._mount(revocable),
-                Purpose.TAKE_BACK,
+                VaultCall.LOOK_UP,
                 lambda door: LeaseApi(door).read_lease(revocable.id),
             )
         else:
             words = NO_SUCH_TOKEN
             reply = await self._own(
                 _TOKENS,
-                Purpose.TAKE_BACK,
+                VaultCall.LOOK_UP,
                 lambda door: TokenApi(door).lookup_accessor(revocable.id),
             )
         if says_gone(reply, words):
@@ -221,8 +240,8 @@ class VaultClient:
         token = await self._create(request)
         door = Door(self._transport, token.token, partial(self._permits_task, token.policy))
         try:
-            reply = await self._bulkhead.through(
-                entitlement.mount, Purpose.TAKE_BACK, lambda: door.get(f"/v1/{path}")
+            reply = await self._through(
+                entitlement.mount, VaultCall.PROBE, lambda: door.get(f"/v1/{path}")
             )
         finally:
             await asyncio.shield(self._forget(token.revocable))
@@ -263,7 +282,7 @@ class VaultClient:
     async def _create(self, request: TokenRequest) -> TaskToken:
         reply = await self._own(
             _TOKENS,
-            Purpose.MAKE,
+            VaultCall.CREATE_TOKEN,
             lambda door: TokenApi(door).create(
                 role_name=request.role,
                 policies=request.policy,
@@ -288,26 +307,33 @@ class VaultClient:
         """Make a call that makes something, unless its mount is being spared."""
         self._breaker.admit(mount)
         try:
-            reply = await self._bulkhead.through(mount, Purpose.MAKE, partial(_caught_up, call))
+            reply = await self._through(mount, VaultCall.MINT, partial(_caught_up, call))
         except Unavailable:
             self._breaker.failed(mount)
             raise
-        if reply.meaning in _MOUNT_FAILED:
+        if reply.meaning in MOUNT_FAILED:
             self._breaker.failed(mount)
         else:
             self._breaker.succeeded(mount)
         return reply
 
-    async def _own(self, mount: str, purpose: Purpose, call: Call) -> Reply:
+    async def _own(self, mount: str, what: VaultCall, call: Call) -> Reply:
         """Make a call with the daemon's own token; once more when that token proves dead."""
         door = await self._session.door()
-        reply = await self._bulkhead.through(
-            mount, purpose, partial(_caught_up, partial(call, door))
-        )
+        reply = await self._through(mount, what, partial(_caught_up, partial(call, door)))
         if reply.meaning is Meaning.DENIED and await self._session.replaced(door):
             fresh = await self._session.door()
-            reply = await self._bulkhead.through(mount, purpose, partial(call, fresh))
+            reply = await self._through(mount, what, partial(call, fresh))
         return reply
+
+    async def _through(
+        self, mount: str, what: VaultCall, call: Callable[[], Awaitable[Reply]]
+    ) -> Reply:
+        """Make a call when there is a place for it, and time it."""
+        purpose = Purpose.MAKE if what in _MAKES else Purpose.TAKE_BACK
+        return await self._bulkhead.through(
+            mount, purpose, partial(self._stopwatch.timed, mount, what, call)
+        )
 
     async def _forget(self, revocable: Revocable) -> None:
         """Revoke a token nobody needs; if that fails, its period ends it, since none renews it."""

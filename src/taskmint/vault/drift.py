@@ -97,6 +97,14 @@ class DriftWatch:
                 created_nothing=True,
             )
 
+    def wider(self) -> tuple[str, ...]:
+        """What the server allows beyond the plan, as last looked at."""
+        return tuple(self._rights.wider) if self._rights else ()
+
+    def unapplied(self) -> frozenset[str]:
+        """The definitions for which the server lacks something, as last looked at."""
+        return frozenset(self._rights.missing) if self._rights else frozenset()
+
     async def look(self) -> Rights:
         """Read and compare, now. Raises Unavailable and BackendFailed when it cannot be read."""
         plan = self._plan

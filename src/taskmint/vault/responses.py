@@ -49,6 +49,9 @@ class Meaning(StrEnum):
     STRANGE = "strange"  # nothing that Vault says
 
 
+MOUNT_FAILED: Final = frozenset(
+    {Meaning.FAILED, Meaning.STRANGE, Meaning.SEALED, Meaning.STANDBY, Meaning.MOVED}
+)
 CREATED_NOTHING: Final = frozenset(
     {
         Meaning.MOVED,

@@ -1,0 +1,155 @@
+"""What operators watch, on a running daemon: metrics, alerts, and the page that lists them."""
+
+import math
+import re
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from scrape import Sample, ask, fires, grouped_by, read, selectors
+from taskmint.devstack.daemon_process import Daemon
+from taskmint.devstack.stack import Stack
+from telemetry.test_alerts import DASHBOARD, RULES, RUNBOOK, dashboard_expressions, rule
+
+from e2e.conftest import Ground
+from e2e.ground import Workload
+
+pytestmark = pytest.mark.real
+
+PROMETHEUS_OWN = {"instance", "job", "le"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
+async def daemon(ground: Ground) -> AsyncIterator[Daemon]:
+    """One daemon for this module's tests."""
+    async with ground.stack.daemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(ground: Ground) -> Stack:
+    """The stack alone."""
+    return ground.stack
+
+
+async def page(stack: Stack) -> str:
+    """Scrape the admin socket."""
+    connector = aiohttp.UnixConnector(str(stack.paths.admin_socket))
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get("http://taskmint/metrics", headers={"X-Taskmint-Request": "true"}) as reply,
+    ):
+        assert reply.status == 200
+        assert reply.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        return await reply.text()
+
+
+async def busy_page(stack: Stack, workload: Workload) -> str:
+    """Scrape after a task was started, refused, and ended, and while one is live."""
+    await workload.end(await workload.start())
+    await workload.ask("POST", "/v1/tasks", json={"task": "no-such"})
+    live = await workload.start("e2e-beating")
+    text = await page(stack)
+    await workload.end(live)
+    return text
+
+
+def labels_of(samples: list[Sample], name: str) -> set[str]:
+    """The label names of a metric."""
+    found = [sample.labels.keys() for sample in samples if sample.name == name]
+    assert found, name
+    return set(found[0])
+
+
+async def test_every_metric_of_alerts_and_dashboard_is_scraped_with_the_labels_used(
+    stack: Stack, workload: Workload
+) -> None:
+    """Names, labels that are matched or grouped by, and the very values that are matched."""
+    samples = read(await busy_page(stack, workload))
+    for expression in [*(one["expr"] for one in RULES), *dashboard_expressions()]:
+        for selector in selectors(expression):
+            known = labels_of(samples, selector.name)
+            for matcher in selector.matchers.matchers:
+                assert matcher.name in known | PROMETHEUS_OWN, (expression, matcher.name)
+                if str(matcher.op) == "MatchOp.Equal":
+                    assert any(
+                        sample.labels.get(matcher.name) == matcher.value
+                        for sample in samples
+                        if sample.name == selector.name
+                    ), (expression, matcher.value)
+        for name, labels in grouped_by(expression):
+            assert set(labels) <= labels_of(samples, name) | PROMETHEUS_OWN, expression
+    shown = set(re.findall(r"{{ ?\$?(?:labels\.)?(\w+) ?}}", DASHBOARD))
+    assert shown <= {label for sample in samples for label in sample.labels} | PROMETHEUS_OWN
+
+
+async def test_the_runbook_lists_every_metric_with_its_labels(
+    stack: Stack, workload: Workload
+) -> None:
+    """No more and no fewer than a scrape has."""
+    text = await busy_page(stack, workload)
+    samples = read(text)
+    kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
+    present = {sample.name for sample in samples}
+    series = {
+        name: f"{name}_count" if kind == "histogram" else name for name, kind in kinds.items()
+    }
+    scraped = {name: labels_of(samples, of) for name, of in series.items() if of in present}
+    table = re.findall(r"^\| `(taskmint_\w+)` \|([^|]*)\|", RUNBOOK, re.MULTILINE)
+
+    listed = {name: set(re.findall(r"`(\w+)`", labels)) for name, labels in table}
+
+    assert listed.keys() == kinds.keys()
+    assert {name: listed[name] for name in scraped} == scraped
+
+
+async def test_a_page_holds_no_identity_no_id_and_no_secret(
+    stack: Stack, workload: Workload
+) -> None:
+    """P9: whoever may scrape learns counts; every value is a number."""
+    text = await busy_page(stack, workload)
+
+    assert "spiffe://" not in text
+    assert "tm_" not in text
+    assert "hvs." not in text
+    assert all(not math.isnan(sample.value) for sample in read(text))
+
+
+async def test_a_healthy_daemon_raises_no_alarm(stack: Stack, workload: Workload) -> None:
+    """Every rule that two scrapes can answer says nothing."""
+    before, after = read(await busy_page(stack, workload)), read(await busy_page(stack, workload))
+    answered = []
+    for one in RULES:
+        try:
+            result = ask(one["expr"], before, after)
+        except NotImplementedError:
+            continue
+        answered.append(one["alert"])
+        assert not fires(result), (one["alert"], result)
+    assert len(answered) >= 12
+
+
+async def test_a_sealed_vault_raises_its_alarm_and_the_unsealed_one_clears_it(
+    stack: Stack, workload: Workload
+) -> None:
+    """The component, the mount and the unproven revocation show; all of them go again."""
+    task = await workload.start()
+    before = read(await page(stack))
+    await stack.bao.seal()
+    try:
+        await workload.end(task)
+        during = read(await page(stack))
+    finally:
+        await stack.bao.unseal()
+    await workload.ask("GET", f"/v1/tasks/{task['id']}?wait=50s")
+    after = read(await page(stack))
+
+    unproven = "taskmint_revocations_unproven > 0"
+    at = 'taskmint_revocations_unproven_at_mount{mount="database"} > 0'
+    failed = 'increase(taskmint_vault_request_seconds_count{answered="failed"}[5m]) > 0'
+    for expression in (unproven, at, failed):
+        assert fires(ask(expression, before, during)), expression
+    for expression in (unproven, at, rule("TaskmintRevocationUnproven")):
+        assert not fires(ask(expression, during, after)), expression
