@@ -18,8 +18,11 @@ from taskmint.devstack.postgres import Postgres
 from taskmint.errors import BackendFailed
 from taskmint.model.scope import Entitlement, Json
 from taskmint.ports import Minted, TaskToken
+from taskmint.vault.apply import admin_door
 from taskmint.vault.client import VaultClient
+from taskmint.vault.findings import findings
 from taskmint.vault.http import OutsidePlan
+from taskmint.vault.live import read_live
 from vault.engines import asking_for, engines_running, request_of
 from vault.ground import LOG, Ground
 
@@ -273,3 +276,12 @@ async def test_p1_the_daemons_own_rights_stay_what_they_were(engines: Ground) ->
     assert "pki/revoke" not in text
     for mount, held in (("pki", True), ("ssh", True), ("kv", False), ("transit-jwt", False)):
         assert (f'"{mount}/*"' in text) is held
+
+
+async def test_check_finds_the_role_that_believes_requests_and_nothing_else(
+    engines: Ground,
+) -> None:
+    """Of all roles, `lax` would let a request choose names, and live longer than the policy."""
+    async with admin_door(engines.settings(), engines.root_token) as door:
+        found = list(findings(engines.plan, await read_live(door, engines.plan)))
+    assert [finding.partition(": ")[0] for finding in found] == ["pki role pki/lax"] * 3

@@ -13,7 +13,7 @@ from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 
-from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
+from taskmint.model.scope import ISSUED, Entitlement, EntitlementKind, ProofLevel
 
 from .acl import Rule, merge, render
 from .enumerate import EnumeratedDefinition
@@ -21,6 +21,7 @@ from .plan_objects import (
     AclPolicy,
     AuthRole,
     DatabaseRole,
+    IssuingRole,
     Need,
     Plan,
     PlanSettings,
@@ -31,6 +32,7 @@ from .plan_rules import (
     daemon_rules,
     engine_mounts,
     entitlement_path,
+    entitlements_of,
     read_rules,
     take_back_rules,
     task_rules,
@@ -66,6 +68,7 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
         daemon_policies=frozenset(own),
         auth_role=_auth_role(settings, own),
         database_roles=_database_roles(definitions),
+        issuing_roles=_issuing_roles(definitions),
         needs={definition.name: _need(definition) for definition in definitions},
         definition_of={item.token_role: item.name for item in definitions},
         mounts=engine_mounts(definitions),
@@ -188,6 +191,26 @@ def _database_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[Databa
                     )
                 )
     return tuple(_strictest(found[key]) for key in sorted(found))
+
+
+def _issuing_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[IssuingRole, ...]:
+    found: dict[tuple[str, str, str], IssuingRole] = {}
+    for entitlement in entitlements_of(definitions):
+        operation, _, name = entitlement.path.partition("/")
+        if entitlement.kind not in ISSUED or "+" in name:
+            continue
+        key = (entitlement.mount, name, operation)
+        held = found.get(key)
+        ceilings = [each for each in (entitlement.ceiling, held and held.ceiling) if each]
+        found[key] = IssuingRole(
+            entitlement.kind,
+            entitlement.mount,
+            name,
+            operation,
+            min(ceilings, default=None),
+            entitlement.proof is ProofLevel.CRL or (held is not None and held.listed),
+        )
+    return tuple(found[key] for key in sorted(found))
 
 
 def _strictest(roles: list[DatabaseRole]) -> DatabaseRole:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, TypeAlias
 
-from taskmint.model.scope import Json, ProofLevel
+from taskmint.model.scope import EntitlementKind, Json, ProofLevel
 
 from .acl import Rule
 from .plan_rules import PROBE_PREFIX
@@ -98,6 +98,23 @@ class DatabaseRole:
 
 
 @dataclass(frozen=True, slots=True)
+class IssuingRole:
+    """
+    A role of a `pki` or `ssh` engine that the admin made and the plan expects.
+
+    `operation` is issue, sign or creds; `ceiling` the shortest that the policy names for it;
+    `listed` says that what it makes is to stand on the revocation list at the end.
+    """
+
+    kind: EntitlementKind
+    mount: str
+    name: str
+    operation: str
+    ceiling: timedelta | None
+    listed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """What one definition needs of the plan: rules in the daemon's policies, objects, mounts."""
 
@@ -121,6 +138,7 @@ class Plan:
     daemon_policies: frozenset[str]
     auth_role: AuthRole | None
     database_roles: tuple[DatabaseRole, ...]
+    issuing_roles: tuple[IssuingRole, ...]
     needs: Mapping[str, Need]
     definition_of: Mapping[str, str]
     mounts: frozenset[str]

@@ -110,7 +110,7 @@ def crl_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
 
     The server lets everybody read both, so no policy of the plan has them.
     """
-    mounts = {item.mount for item in _all(definitions) if item.proof is ProofLevel.CRL}
+    mounts = {item.mount for item in entitlements_of(definitions) if item.proof is ProofLevel.CRL}
     return [
         Rule(f"{mount}/{path}", ("read",), {})
         for mount in sorted(mounts)
@@ -122,7 +122,7 @@ def lease_mounts(definitions: Iterable[EnumeratedDefinition]) -> frozenset[str]:
     """Collect the mounts whose leases we may hold; tokens are no leases."""
     return frozenset(
         item.mount
-        for item in _all(definitions)
+        for item in entitlements_of(definitions)
         if item.revocable and item.kind is not EntitlementKind.TOKEN
     )
 
@@ -130,11 +130,14 @@ def lease_mounts(definitions: Iterable[EnumeratedDefinition]) -> frozenset[str]:
 def engine_mounts(definitions: Iterable[EnumeratedDefinition]) -> frozenset[str]:
     """Collect the mounts of every secrets engine that something is minted at."""
     return frozenset(
-        item.mount for item in _all(definitions) if item.kind is not EntitlementKind.TOKEN
+        item.mount
+        for item in entitlements_of(definitions)
+        if item.kind is not EntitlementKind.TOKEN
     )
 
 
-def _all(definitions: Iterable[EnumeratedDefinition]) -> Iterator[Entitlement]:
+def entitlements_of(definitions: Iterable[EnumeratedDefinition]) -> Iterator[Entitlement]:
+    """Yield each entitlement of each combination."""
     for definition in definitions:
         for combination in definition.combinations:
             yield from combination.entitlements

@@ -15,6 +15,7 @@ from taskmint.policy.database import lint_creation, lint_revocation
 from taskmint.policy.plan_objects import DatabaseRole, Plan
 
 from .changes import is_postgresql, lacks_certificate, stale
+from .issuing import issuing_findings
 from .live import Fields, Live
 from .objects import planned_objects
 from .rights import wider_rules
@@ -33,6 +34,7 @@ def findings(plan: Plan, live: Live) -> Iterator[str]:
         if (role.mount, role.name) in live.database_roles:
             for problem in _database_findings(role, live):
                 yield f"database role {role.mount}/{role.name}: {problem}"
+    yield from issuing_findings(plan, live.mounts, live.issuing)
 
 
 def notes(plan: Plan, live: Live) -> Iterator[str]:

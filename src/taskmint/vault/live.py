@@ -7,7 +7,7 @@ is no check.
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from taskmint.errors import Code, Denied, TaskmintError
@@ -15,6 +15,7 @@ from taskmint.model.scope import Json
 from taskmint.policy.plan_objects import Plan
 
 from .http import Door
+from .issuing import issuing_paths
 from .objects import planned_objects
 from .responses import Meaning, Reply, failure
 
@@ -31,7 +32,8 @@ class Live:
 
     `mounts` and `auth_mounts` map each path, without its last slash, to what Vault says of it.
     `policy_names` are all there are, lower-case; `token_role_names` those that bear our name.
-    `others` are the texts of the policies that are not in the plan.
+    `others` are the texts of the policies that are not in the plan; `issuing` are the roles of
+    `pki` and `ssh` engines, by path.
     """
 
     objects: Mapping[str, Fields | None]
@@ -42,6 +44,7 @@ class Live:
     policy_names: frozenset[str]
     token_role_names: frozenset[str]
     others: Mapping[str, str]
+    issuing: Mapping[str, Fields | None] = field(default_factory=dict)
 
 
 async def read_live(door: Door, plan: Plan) -> Live:
@@ -75,6 +78,7 @@ async def read_live(door: Door, plan: Plan) -> Live:
             for path, data in others.items()
             if data is not None
         },
+        issuing=await _read_many(door, issuing_paths(plan, mounts)),
     )
 
 
