@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import os
+import pwd
 import shlex
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ from typing import Final
 import click
 
 from taskmint.devstack.process import StackError
+from taskmint.devstack.registration import Entry
 from taskmint.devstack.stack import Stack
 
 EXIT_FAILED: Final = 1
@@ -21,6 +24,26 @@ _NOTICE: Final = (
     "taskmint dev: FOR DEVELOPMENT ONLY. Keys are in memory, PostgreSQL does not sync to disk, "
     "the Workload API is not SPIRE. Everything is thrown away at the end."
 )
+
+
+def _entries(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[Entry, ...]:
+    """Read `SPIFFE_ID=PATH[@USER]`; a link is resolved, because the kernel shows its target."""
+    found = []
+    for value in values:
+        spiffe_id, _, rest = value.partition("=")
+        path, _, user = rest.partition("@")
+        if not spiffe_id.startswith("spiffe://") or not path.startswith("/"):
+            raise click.BadParameter(
+                "write SPIFFE_ID=PATH or SPIFFE_ID=PATH@USER", context, parameter
+            )
+        try:
+            uid = pwd.getpwnam(user).pw_uid if user else None
+        except KeyError:
+            raise click.BadParameter(f"there is no user {user}", context, parameter) from None
+        found.append(Entry(spiffe_id, os.path.realpath(path), uid))
+    return tuple(found)
 
 
 @click.group()
@@ -43,7 +66,17 @@ def dev() -> None:
     metavar="SECONDS",
     help="The dead-man interval of the stack's task definition.",
 )
-def up(directory: Path | None, dead_man: int, *, with_daemon: bool) -> None:
+@click.option(
+    "--register",
+    "entries",
+    multiple=True,
+    callback=_entries,
+    metavar="SPIFFE_ID=PATH[@USER]",
+    help="Give this SPIFFE ID to processes of this executable, run by USER if one is named.",
+)
+def up(
+    directory: Path | None, dead_man: int, entries: tuple[Entry, ...], *, with_daemon: bool
+) -> None:
     """
     Start a real OpenBao, a real PostgreSQL and a development Workload API.
 
@@ -52,15 +85,16 @@ def up(directory: Path | None, dead_man: int, *, with_daemon: bool) -> None:
     """
     click.echo(_NOTICE, err=True)
     try:
-        asyncio.run(_up(directory, timedelta(seconds=dead_man), with_daemon=with_daemon))
+        stack = Stack.running(directory, dead_man=timedelta(seconds=dead_man), entries=entries)
+        asyncio.run(_up(stack, with_daemon=with_daemon))
     except StackError as error:
         click.echo(f"taskmint dev: {error}", err=True)
         sys.exit(EXIT_FAILED)
 
 
-async def _up(directory: Path | None, dead_man: timedelta, *, with_daemon: bool) -> None:
+async def _up(starting: AbstractAsyncContextManager[Stack], *, with_daemon: bool) -> None:
     with _told_to_stop() as stop:
-        serving = asyncio.create_task(_serve(directory, dead_man, with_daemon=with_daemon))
+        serving = asyncio.create_task(_serve(starting, with_daemon=with_daemon))
         stopping = asyncio.create_task(stop.wait())
         try:
             await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -71,10 +105,10 @@ async def _up(directory: Path | None, dead_man: timedelta, *, with_daemon: bool)
                 await serving
 
 
-async def _serve(directory: Path | None, dead_man: timedelta, *, with_daemon: bool) -> None:
+async def _serve(starting: AbstractAsyncContextManager[Stack], *, with_daemon: bool) -> None:
     """Run the stack until cancelled."""
     async with contextlib.AsyncExitStack() as exits:
-        stack = await exits.enter_async_context(Stack.running(directory, dead_man=dead_man))
+        stack = await exits.enter_async_context(starting)
         if with_daemon:
             await exits.enter_async_context(stack.daemon())
         for name, value in stack.environment().items():

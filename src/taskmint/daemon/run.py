@@ -30,18 +30,22 @@ from taskmint.model.secret import Secret
 from taskmint.tasks.outside import Outside
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
-from taskmint.telemetry.systemd import Systemd
+from taskmint.telemetry.systemd import Systemd, fed
 from taskmint.vault.client import VaultClient
 from taskmint.vault.http import ClientCertificate
 from taskmint.vault.login import no_certificate
 
 from . import from_config, measuring
+from .announcing import Announcer
 from .files import node_id
 from .policy_source import PolicySource
 from .running import Parts, Running
 from .sockets import listening_sockets
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+# What one attempt to revoke may ask of Vault: twice a call, and each time its repetition after a
+# look at the daemon's own token and a login; then some.
+_CALLS_OF_AN_ATTEMPT: Final = 10
 _AGENT_SECONDS: Final = 3.0  # how long a start waits for the agent before it goes on without
 
 
@@ -62,7 +66,12 @@ async def run(
     check_tls_support()
     async with AsyncExitStack() as stack:
         parts = await _build(stack, config, environment, log)
-        running = Running(parts, Systemd.of(environment), log)
+        systemd = Systemd.of(environment)
+        longest = config.vault.timeout * _CALLS_OF_AN_ATTEMPT
+        healthy = partial(parts.service.standstill, longest)
+        # To the very end: a drain may take longer than the watchdog waits.
+        await stack.enter_async_context(fed(systemd, healthy, log))
+        running = Running(parts, Announcer(systemd, parts.components(), log), log)
         signals(running)  # before anybody can be served: a stop must never find us deaf
         # Taken down after the sockets: requests finish first, then tasks end or are left.
         stack.push_async_callback(

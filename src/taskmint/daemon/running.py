@@ -25,13 +25,11 @@ from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.ports import Authorities, Clock, Entry, Event, Identity
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
-from taskmint.telemetry.systemd import Systemd, keep_alive
 from taskmint.vault.client import VaultClient
 
+from .announcing import Announcer
 from .policy_source import InForce, PolicySource
 
-_READINESS_POLL_SECONDS: Final = 0.02
-_LONGEST_START_SECONDS: Final = 30.0  # systemd's own patience is 90 s (DefaultTimeoutStartSec)
 _HEAD_INTERVAL: Final = timedelta(minutes=1)
 
 
@@ -68,9 +66,11 @@ class Parts:
 class Running:
     """The daemon between its start and its stop."""
 
-    def __init__(self, parts: Parts, systemd: Systemd, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self, parts: Parts, announcer: Announcer, log: structlog.stdlib.BoundLogger
+    ) -> None:
         self._parts = parts
-        self._systemd = systemd
+        self._announcer = announcer
         self._log = log
         self._stop = asyncio.Event()
         self._reload_asked = asyncio.Event()
@@ -121,7 +121,7 @@ class Running:
 
     async def until_stopped(self) -> None:
         """
-        Recover, announce readiness, reload when asked, feed the watchdog; return at the stop.
+        Recover, announce readiness, reload when asked; return at the stop.
 
         When one of these dies, all end and its error is raised: issuing while nobody can revoke
         is worse than being down, and systemd starts us again.
@@ -144,14 +144,11 @@ class Running:
                         ),
                         name="retention",
                     ),
-                    group.create_task(self._announce(), name="readiness"),
+                    group.create_task(self._announcer.follow(parts.node), name="readiness"),
                     group.create_task(self._parts.service.recover(), name="recovery"),
                     group.create_task(self._reload_when_asked(), name="reloads"),
                     group.create_task(self._fail_on_crash(), name="crash"),
                     group.create_task(self._follow_authorities(), name="authorities"),
-                    group.create_task(
-                        keep_alive(self._systemd, lambda: None, self._log), name="watchdog"
-                    ),
                 ]
                 await self._stop.wait()
                 for task in background:
@@ -159,7 +156,7 @@ class Running:
         except BaseExceptionGroup as several:
             raise several.exceptions[0] from several
         self._log.info("stopping")
-        self._tell(self._systemd.stopping)
+        self._announcer.stopping()
         self._parts.service.hang_up()
         await self._record(Event.DAEMON_STOPPED)
 
@@ -185,7 +182,7 @@ class Running:
         while True:
             await self._reload_asked.wait()
             self._reload_asked.clear()
-            self._tell(self._systemd.reloading)
+            self._announcer.reloading()
             try:
                 await self.reload()
             except ConfigError as error:
@@ -193,7 +190,9 @@ class Running:
                 self._log.error(
                     "policy_refused", findings=[str(finding) for finding in error.findings]
                 )
-            self._tell(self._systemd.ready)
+                self._announcer.reloaded("a policy was refused, the old one is in force")
+            else:
+                self._announcer.reloaded()
 
     async def _follow_authorities(self) -> None:
         """End what rests on an authority that the agent withdraws (P4)."""
@@ -203,31 +202,6 @@ class Running:
             ended = parts.service.end_withdrawn(parts.authorities.stands)
             if ended:
                 self._log.warning("authority_withdrawn", tasks_ended=ended)
-
-    async def _announce(self) -> None:
-        """
-        Tell systemd that we are ready when tasks can be started; if that takes long, all the same.
-
-        A daemon that can start nothing still ends and takes back tasks, which a start that timed
-        out would stop; what is lacking stands in the log and in /v1/ready.
-        """
-        try:
-            async with asyncio.timeout(_LONGEST_START_SECONDS):
-                await self._until_ready()
-        except TimeoutError:
-            self._log.warning("serving_unready", reasons=self._lacking())
-            self._tell(self._systemd.ready)
-            await self._until_ready()
-        self._log.info("ready", node=self._parts.node)
-        self._tell(self._systemd.ready)
-
-    async def _until_ready(self) -> None:
-        while reasons := self._lacking():
-            self._log.debug("not_ready", reasons=reasons)
-            await asyncio.sleep(_READINESS_POLL_SECONDS)
-
-    def _lacking(self) -> list[str]:
-        return [reason for ask in self._parts.components().values() if (reason := ask())]
 
     async def _fail_on_crash(self) -> None:
         await asyncio.shield(self._parts.crash)  # a stop must not cancel what others may set
@@ -243,9 +217,3 @@ class Running:
             await parts.ledger.append(Entry(event, parts.clock.utcnow(), facts=facts))
         except Unavailable as error:
             self._log.warning("ledger_append_failed", row=event, code=error.code)
-
-    def _tell(self, message: Callable[[], None]) -> None:
-        try:
-            message()
-        except OSError as error:
-            self._log.warning("systemd_unreachable", reason=error.strerror)

@@ -96,6 +96,11 @@ class Postgres:
         """Where the Unix socket is; libpq takes it as host."""
         return self.directory / "run"
 
+    @property
+    def url(self) -> str:
+        """The orders database as a libpq URL, without a login."""
+        return f"postgresql://{self.host}:{self.port}/{DATABASE}"
+
     def dsn(self, user: str, password: Secret[str], database: str = DATABASE) -> Secret[str]:
         """Build a libpq URL for a login."""
         word = quote(password.reveal(), safe="")

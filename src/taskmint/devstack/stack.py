@@ -8,7 +8,7 @@ roles in Vault, is written by `taskmint vault apply`, the command that admins us
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -56,17 +56,19 @@ class Stack:
         *,
         dead_man: timedelta = timedelta(seconds=60),
         trust: Trust | None = None,
+        entries: Sequence[Entry] = (),
     ) -> AsyncIterator["Stack"]:
         """
         Start everything and set it up; everything is gone after the context.
 
-        `dead_man` is the dead-man interval of the policy's definition and the database roles.
+        `dead_man` is the dead-man interval of the policy's definition and the database roles;
+        `entries` are identities beside those of the stack's own interpreters.
         Raises StackError when a part does not start.
         """
         async with contextlib.AsyncExitStack() as exits:
             paths = Paths(await exits.enter_async_context(stack_directory(directory)))
             python = await asyncio.to_thread(_lay_out, paths)
-            stack, revocation = await _started(exits, paths, python, trust)
+            stack, revocation = await _started(exits, paths, python, entries, trust)
             await asyncio.to_thread(_write_files, stack, dead_man)
             async with stack.admin() as vault:
                 await set_up_database(vault, stack.postgres, revocation, dead_man)
@@ -98,6 +100,7 @@ class Stack:
             "TASKMINT_ADMIN_SOCKET": str(self.paths.admin_socket),
             "TASKMINT_DEV_DIRECTORY": str(self.paths.directory),
             "TASKMINT_DEV_ROOT_TOKEN_FILE": str(self.paths.root_token),
+            "TASKMINT_DEV_DATABASE": self.postgres.url,
             **{
                 f"TASKMINT_DEV_PYTHON_{name.upper().replace('-', '_')}": str(path)
                 for name, path in self.python.items()
@@ -117,16 +120,20 @@ def _lay_out(paths: Paths) -> Mapping[str, Path]:
 
 
 async def _started(
-    exits: contextlib.AsyncExitStack, paths: Paths, python: Mapping[str, Path], trust: Trust | None
+    exits: contextlib.AsyncExitStack,
+    paths: Paths,
+    python: Mapping[str, Path],
+    entries: Sequence[Entry],
+    trust: Trust | None,
 ) -> tuple[Stack, str]:
     """Start the three servers side by side; when one fails, the others are stopped."""
     at, lock = paths.directory, paths.directory
-    entries = [Entry(DAEMON_ID, str(python[DAEMON])), Entry(WORKLOAD_ID, str(python[WORKLOAD]))]
+    own = (Entry(DAEMON_ID, str(python[DAEMON])), Entry(WORKLOAD_ID, str(python[WORKLOAD])))
     servers = (
         OpenBao.running(at / "openbao", lock=lock),
         Postgres.running(at / "postgres", lock=lock),
         WorkloadApi.running(
-            at / "agent", entries, socket=paths.workload_socket, trust=trust, lock=lock
+            at / "agent", [*own, *entries], socket=paths.workload_socket, trust=trust, lock=lock
         ),
     )
     try:

@@ -96,6 +96,10 @@ class Keeper:
         revision.stop_clock()
         self._work.start(self._ender.retire(task, revision, why))
 
+    def late(self) -> float:
+        """Seconds since the first task that is still waiting should have been looked at."""
+        return self._timetable.late()
+
     def close(self) -> None:
         """Look at nothing any more."""
         self._timetable.close()

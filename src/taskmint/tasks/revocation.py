@@ -16,6 +16,7 @@ from taskmint.failpoints import Failpoint
 from taskmint.model.scope import ProofLevel
 from taskmint.ports import ProbeResult, Revocable
 
+from .attempts import Attempts
 from .jitter import between
 from .lanes import TOKENS, Lanes, mount_of
 from .outside import Outside, Settings
@@ -35,7 +36,8 @@ class Revoker:
     """
     Revokes a revision's handles in parallel, then its token; each until it is proven gone.
 
-    `unproven` counts, for each mount, what could not be proven gone at the first attempt.
+    `unproven` counts, for each mount, what could not be proven gone at the first attempt;
+    `attempts` are those under way.
     """
 
     def __init__(self, outside: Outside, settings: Settings, unproven: Counter[str]) -> None:
@@ -46,6 +48,7 @@ class Revoker:
         self._node = settings.node
         self._lanes = Lanes(PARALLEL_REVOCATIONS)
         self._unproven = unproven
+        self.attempts = Attempts()
 
     async def take_back(self, task: Task, revision: Revision) -> None:
         """
@@ -123,7 +126,9 @@ class Revoker:
     ) -> bool:
         try:
             async with self._lanes.through(mount):
-                if await attempt():
+                with self.attempts.under_way(mount):
+                    proven = await attempt()
+                if proven:
                     return True
             task.last_problem = problem
         except (Unavailable, BackendFailed) as error:

@@ -36,6 +36,7 @@ from .views import TaskView, owners_view
 LONGEST_START: Final = timedelta(seconds=60)
 FIRST_REPLAY_PAUSE_SECONDS: Final = 0.25
 LONGEST_REPLAY_PAUSE_SECONDS: Final = 8.0
+LATEST_LOOK: Final = timedelta(seconds=10)
 
 
 class TaskService:
@@ -59,7 +60,7 @@ class TaskService:
         self._stands: Callable[[str], bool] = lambda _authority: True
         self._work = work = OwnedWork(on_crash)
         self._register = register = Register(settings.limits)
-        revoker = Revoker(outside, settings, register.admission.unproven)
+        self._revoker = revoker = Revoker(outside, settings, register.admission.unproven)
         self._ender = ender = Ender(outside, revoker, register, work)
         self._keeper = keeper = Keeper(outside, settings, Renewer(outside), ender, work)
         self._decider = decider = Decider(outside, settings)
@@ -182,6 +183,21 @@ class TaskService:
     def explain_as(self, caller: CallerFacts, request: RequestFacts) -> Explanation:
         """Say to an operator what this caller would be answered now, and why."""
         return self._decider.explain(self._policy, caller, request)
+
+    def standstill(self, longest_attempt: timedelta) -> str | None:
+        """
+        None while ends are noticed and revocations move, else what stands still.
+
+        For the watchdog: what it names, only a new process can mend. An outage is none of it:
+        every attempt that fails has ended, within `longest_attempt`, and the next one is due.
+        """
+        late = self._keeper.late()
+        if late > LATEST_LOOK.total_seconds():
+            return f"the timetable is {late:.0f} s late"
+        oldest = self._revoker.attempts.oldest()
+        if oldest is not None and oldest.seconds > longest_attempt.total_seconds():
+            return f"a revocation at {oldest.mount} has not moved for {oldest.seconds:.0f} s"
+        return None
 
     def adopt_policy(self, policy: Policy) -> int:
         """Decide everything again by a new policy; end what it now refuses, return how many."""

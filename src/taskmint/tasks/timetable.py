@@ -46,6 +46,10 @@ class Timetable(Generic[T]):
         if self._open and when < self._wakes_at:
             self._arm()
 
+    def late(self) -> float:
+        """Seconds since the first subject still waiting should have been called; 0 in time."""
+        return max(0.0, self._clock.boottime() - self._heap[0][0]) if self._heap else 0.0
+
     def close(self) -> None:
         """Call nothing any more."""
         self._open = False

@@ -8,7 +8,8 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Self
@@ -71,6 +72,22 @@ class Systemd:
             out.setblocking(False)
             out.connect(self.address)
             out.send(message.encode())
+
+
+@asynccontextmanager
+async def fed(
+    manager: Systemd,
+    healthy: Callable[[], str | None],
+    log: structlog.stdlib.BoundLogger,
+) -> AsyncIterator[None]:
+    """Feed the watchdog as `keep_alive` does for as long as the context lasts."""
+    feeding = asyncio.create_task(keep_alive(manager, healthy, log), name="watchdog")
+    try:
+        yield
+    finally:
+        feeding.cancel()
+        with suppress(asyncio.CancelledError):
+            await feeding
 
 
 async def keep_alive(
