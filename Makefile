@@ -20,9 +20,9 @@ COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allo
 	--no-emit-find-links --no-emit-trusted-host --annotation-style line
 
 PYTEST := $(BIN)/coverage run -m pytest --only-allowed-skips
-WAITING := tests/demo tests/devstack tests/e2e tests/spire
+WAITING := tests/boot tests/demo tests/devstack tests/e2e tests/spire
 
-.PHONY: help demo test lint types bench format clean requirements
+.PHONY: help demo test lint types bench dist format clean requirements
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | sort | while IFS=$$'\t' read -r name what; do \
@@ -60,6 +60,10 @@ bench: $(VENV)/.stamp-dev  ## the benchmark; BENCH_ARGS=--quick takes under a mi
 
 format: $(VENV)/.stamp-dev  ## let ruff's formatter rewrite src and tests
 	$(BIN)/ruff format src tests
+
+dist: $(VENV)/.stamp-build  ## the wheel and the source distribution, in dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) $(VENV)-requirements .coverage .coverage.* .mypy_cache .ruff_cache \

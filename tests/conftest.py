@@ -3,6 +3,7 @@
 pytest_plugins = [
     "plugins.blocking",
     "plugins.canaries",
+    "plugins.dist",
     "plugins.properties",
     "plugins.skips",
     "stack",

@@ -454,6 +454,22 @@ def test_leaving_lets_a_request_finish_and_closes_the_rest(run: Run, tmp_path: P
     run(main())
 
 
+def test_leaving_hears_whoever_was_accepted(run: Run, tmp_path: Path) -> None:
+    """Accepted, it has left the queue of the next daemon: its request is still answered."""
+
+    async def main() -> None:
+        async with served(tmp_path, replace(LIMITS, timeouts=Timeouts())) as to:
+            reader, writer = await to.streams()
+            async with asyncio.timeout(5):
+                while not to.listener.connections:
+                    await asyncio.sleep(0.001)
+            asyncio.get_running_loop().call_later(0.1, writer.write, GET)
+        assert b"200 OK" in await closed(reader, within=1)
+        writer.close()
+
+    run(main())
+
+
 def test_leaving_is_bounded(run: Run, tmp_path: Path) -> None:
     """A request that never ends holds the listener up for the drain time and no longer."""
 

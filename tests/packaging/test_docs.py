@@ -6,15 +6,15 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from source_tree import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("**/*.md"))]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+from boot.conftest import PAGE as BOOTED
+from fenced import PAGES, blocks
+
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
 # `make` would run this very suite again: its targets are resolved, not made. The demo has its own
@@ -22,19 +22,10 @@ LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 SHIM = f'#!/bin/sh\nexec /usr/bin/make --dry-run --directory="{REPOSITORY}" "$@" > /dev/null\n'
 
 
-def blocks(language: str) -> Iterator[tuple[str, str]]:
-    """Every fenced block of a language: where it stands, and its text."""
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for found in FENCE.finditer(text):
-            if found[1] == language:
-                line = text[: found.start()].count("\n") + 1
-                yield f"{page.relative_to(REPOSITORY)}:{line}", found[2]
-
-
-def parameters(language: str) -> list[object]:
-    """The same as pytest parameters, named by where they stand."""
-    return [pytest.param(text, id=where) for where, text in blocks(language)]
+def parameters(info: str) -> list[object]:
+    """Every block of a kind as a pytest parameter, named by where it stands."""
+    found = [block for page in PAGES for block in blocks(page) if block.info == info]
+    return [pytest.param(block.text, id=block.where) for block in found]
 
 
 @pytest.mark.parametrize("block", parameters("sh"))
@@ -60,6 +51,20 @@ def test_a_shell_block_runs(block: str, tmp_path: Path) -> None:
         )
         output.seek(0)
         assert result.returncode == 0, output.read()
+
+
+def test_every_block_is_of_a_kind_that_is_tested() -> None:
+    """`sh` runs here; `sh root`, on one page, in a machine that boots (tests/boot)."""
+    elsewhere = {
+        block.where
+        for page in PAGES
+        for block in blocks(page)
+        if block.info.startswith(("sh", "bash", "console"))
+        and block.info != "sh"
+        and not (block.info == "sh root" and page == BOOTED)
+    }
+
+    assert elsewhere == set()
 
 
 @pytest.mark.parametrize("block", parameters("python"))

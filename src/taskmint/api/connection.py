@@ -105,6 +105,11 @@ class Connection(asyncio.Protocol):
         """Whether a transport has taken the socket over."""
         return self._transport is not None
 
+    @property
+    def expected(self) -> bool:
+        """Whether a request is on its way: accepted and not heard yet, or heard in part."""
+        return self._phase is _Phase.WAITING
+
     def overdue(self, now: float) -> bool:
         """Whether a clock of this connection has run out at `now` (the loop's time)."""
         if self._stalled_at is not None and now >= self._stalled_at + self._timeouts.write:

@@ -32,6 +32,7 @@ _ACCEPTS_PER_TURN: Final = 64  # then the loop serves others
 _DESCRIPTORS_PER_CONNECTION: Final = 2  # the socket and the peer's pidfd
 _PAUSE: Final = 0.2  # seconds without accepting after it failed, for instance with EMFILE
 _TURN_OF_CLOCKS: Final = 0.25  # how often, in seconds, clocks are looked at
+_HEARING: Final = 1.0  # seconds at the stop for those who were accepted to say what they want
 _FLUSH: Final = 0.05  # seconds for aiohttp to write what its handlers have returned
 _SETTLE: Final = 1.0  # seconds for closed transports to send what they hold
 
@@ -129,6 +130,7 @@ class Listener:
         self._clocks: asyncio.Task[None] | None = None
         self._resume: asyncio.TimerHandle | None = None
         self._serving = 0
+        self._moved = asyncio.Event()  # a connection was set up, began a request, or has gone
         self._unoccupied = asyncio.Event()  # nothing is being served
         self._gone = asyncio.Event()  # no connection is left
         self._unoccupied.set()
@@ -149,9 +151,15 @@ class Listener:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop accepting, let requests being served finish for `drain` seconds, then close."""
+        """
+        Stop accepting, let requests being served finish for `drain` seconds, then close.
+
+        Who was accepted no longer waits in the socket's queue for the next daemon, so it is heard
+        first: a local caller speaks at once, and one that says nothing delays us by a second.
+        """
         self.stop_accepting()
         try:
+            await self._hear()
             for handler in self._by_handler:
                 handler.close()  # aiohttp: no further request on this connection
             await _within(self._limits.drain, self._unoccupied)
@@ -197,6 +205,7 @@ class Listener:
         request[CHAIN] = connection.chain
         request[CONNECTION] = connection
         connection.begin(request.content)
+        self._moved.set()
         self._serving += 1
         self._unoccupied.clear()
         try:
@@ -252,7 +261,7 @@ class Listener:
         self._gone.clear()
         setup = loop.create_task(self._set_up(sock, connection))
         self._setups.add(setup)
-        setup.add_done_callback(self._setups.discard)
+        setup.add_done_callback(self._set_up_done)
 
     async def _set_up(self, sock: socket.socket, connection: Connection) -> None:
         """Give the socket to a transport; TLS or plain is told by a byte that stays unread."""
@@ -284,10 +293,21 @@ class Listener:
             raise ConnectionAbortedError("nothing was said, or there is nothing to answer with")
         return terms
 
+    def _set_up_done(self, setup: asyncio.Task[None]) -> None:
+        self._setups.discard(setup)
+        self._moved.set()
+
     def _not_set_up(self, sock: socket.socket, connection: Connection) -> None:
         if not connection.connected:  # else the transport owns the socket
             sock.close()
             connection.discard()
+
+    async def _hear(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_HEARING):
+                while self._setups or any(one.expected for one in self._open()):
+                    self._moved.clear()
+                    await self._moved.wait()
 
     # --- keeping -----------------------------------------------------------------------------
 
@@ -312,6 +332,7 @@ class Listener:
 
     def _released(self, connection: Connection) -> None:
         del self._by_handler[connection.handler]
+        self._moved.set()
         uid = connection.peer.uid
         self._by_uid[uid] -= 1
         if not self._by_uid[uid]:

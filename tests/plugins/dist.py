@@ -1,0 +1,48 @@
+"""The wheel and the source distribution, built once per session, as `make dist` builds them."""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from source_tree import REPOSITORY
+
+
+@dataclass(frozen=True)
+class Dist:
+    """The two files, alone in their directory."""
+
+    wheel: Path
+    sdist: Path
+
+    @property
+    def directory(self) -> Path:
+        """Where both are."""
+        return self.wheel.parent
+
+
+@pytest.fixture(scope="session")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what git tracks or would track, as it is now: what `git clone` would give."""
+    directory = tmp_path_factory.mktemp("checkout") / "taskmint"
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in listed.stdout.split("\0"):
+        if (REPOSITORY / name).is_file():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, directory / name)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def dist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Dist:
+    """Build both from the working tree with the pinned tools, without a network."""
+    directory = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(directory)]
+    subprocess.run(build, cwd=checkout, check=True, capture_output=True, timeout=60)
+    (wheel,) = directory.glob("*.whl")
+    (sdist,) = directory.glob("*.tar.gz")
+    return Dist(wheel, sdist)
