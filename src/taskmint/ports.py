@@ -298,7 +298,7 @@ class Ledger(Protocol):
         """Return once the entry is on stable storage."""
 
     async def unfinished(self) -> Unfinished:
-        """What was going on when the last row was written."""
+        """What was going on when the daemon started; tasks that it started itself are not in it."""
 
     def ready(self) -> str | None:
         """None when entries can be appended, else the reason why not."""

@@ -1,7 +1,7 @@
 """Tasks as rows: what the tests write into ledgers, and the ledgers they write into."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
@@ -96,3 +96,11 @@ async def written(directory: Path, *entries: Entry) -> Path:
         for entry in entries:
             await ledger.append(entry)
     return directory / "ledger.db"
+
+
+async def left_behind(path: Path) -> Sequence[Sequence[Entry]]:
+    """Open a closed ledger as the next daemon does; return the tasks that it takes up."""
+    async with ledger_at(path.parent) as ledger:
+        found = await ledger.unfinished()
+    assert found.doubt is None
+    return found.tasks

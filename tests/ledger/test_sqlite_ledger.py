@@ -29,6 +29,7 @@ from ledger.lives import (
     ending,
     intent,
     ledger_at,
+    left_behind,
     life,
     revoked,
     written,
@@ -119,9 +120,25 @@ async def test_unfinished_tasks_come_in_the_order_of_their_beginning(tmp_path: P
     async with ledger_at(tmp_path / "ledger") as ledger:
         for entry in (intent(first), intent(second), accessor(second), accessor(first)):
             await ledger.append(entry)
-        tasks = [[entry.task for entry in entries] for entries in (await ledger.unfinished()).tasks]
 
-    assert tasks == [[first, first], [second, second]]
+    left = await left_behind(tmp_path / "ledger" / "ledger.db")
+    assert [[entry.task for entry in entries] for entries in left] == [
+        [first, first],
+        [second, second],
+    ]
+
+
+async def test_p8_what_was_started_since_is_not_taken_for_left_behind(tmp_path: Path) -> None:
+    """A task that begins while the ledger is replayed is the daemon's own, and not taken back."""
+    before, since = a_task(), a_task()
+    path = await written(tmp_path / "ledger", intent(before), accessor(before))
+    async with ledger_at(path.parent) as ledger:
+        for entry in (intent(since), accessor(since)):
+            await ledger.append(entry)
+        found = await ledger.unfinished()
+
+    assert [[entry.task for entry in entries] for entries in found.tasks] == [[before, before]]
+    assert len(await left_behind(path)) == 2
 
 
 async def test_an_appended_row_is_on_disk_before_append_returns(tmp_path: Path) -> None:
@@ -158,7 +175,7 @@ async def test_a_failed_start_purges_its_handles_too(tmp_path: Path) -> None:
         for entry in (intent(task), accessor(task), failed):
             await ledger.append(entry)
 
-        assert (await ledger.unfinished()).tasks == []
+    assert await left_behind(tmp_path / "ledger" / "ledger.db") == []
 
 
 async def test_a_finished_task_stays_finished(tmp_path: Path) -> None:
@@ -187,7 +204,7 @@ async def test_free_text_is_purged_by_age_except_of_running_tasks(tmp_path: Path
         for entry in (*life(old), intent(running), *life(young, START + timedelta(days=31))):
             await ledger.append(entry)
         purged = [await ledger.purge_older_than(START + timedelta(days=30)) for _ in range(2)]
-        ((kept,),) = (await ledger.unfinished()).tasks
+    ((kept,),) = await left_behind(path)
 
     assert purged == [1, 0]
     assert kept.free_text == intent(running).free_text
@@ -224,7 +241,7 @@ async def test_any_mixture_of_appends_is_one_ordered_chain(
             entries = [LIFE[step](tasks[task], START) for task, step in together]
             appended += entries
             await asyncio.gather(*map(ledger.append, entries))
-        unfinished = {entries[0].task for entries in (await ledger.unfinished()).tasks}
+    unfinished = {entries[0].task for entries in await left_behind(directory / "ledger.db")}
 
     finished = {entry.task for entry in appended if entry.state is TaskState.REVOKED}
     path = directory / "ledger.db"
@@ -439,8 +456,8 @@ async def test_a_passing_fault_refuses_at_once_and_heals_by_itself(tmp_path: Pat
     """P7: a full disk means a refusal with the reason; when it is over, appending works again."""
     changes = Changes()
     failpoints = Failpoints(Failpoint.LEDGER_BEFORE_COMMIT, 2, "error")
-    directory = tmp_path / "ledger"
-    directory.mkdir(mode=0o700)
+    going = a_task()
+    directory = (await written(tmp_path / "ledger", intent(going))).parent
     async with SqliteLedger(
         directory / "ledger.db",
         node=NODE,
@@ -448,8 +465,7 @@ async def test_a_passing_fault_refuses_at_once_and_heals_by_itself(tmp_path: Pat
         changed=changes,
         patience=Patience(retry_seconds=0.05),
     ) as ledger:
-        going = a_task()
-        await ledger.append(intent(going))
+        await ledger.append(intent(a_task()))
         for _ in range(2):
             with pytest.raises(Unavailable, match="disk says") as refused:
                 await ledger.append(intent(a_task()))
@@ -463,7 +479,7 @@ async def test_a_passing_fault_refuses_at_once_and_heals_by_itself(tmp_path: Pat
 
     assert [reason is None for reason in changes.told] == [False, True]
     assert independent_verifier.verify(directory / "ledger.db") == []
-    assert len(await asyncio.to_thread(positions_and_events, directory / "ledger.db")) == 2
+    assert len(await asyncio.to_thread(positions_and_events, directory / "ledger.db")) == 3
 
 
 async def test_an_unknown_outcome_is_read_back_from_the_disk(tmp_path: Path) -> None:

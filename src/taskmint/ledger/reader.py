@@ -105,15 +105,17 @@ class LedgerReader:
         newest = self.newest(1)
         return Head(newest[0].row.position, newest[0].row.hash) if newest else None
 
-    def unfinished(self) -> Sequence[Sequence[StoredRow]]:
+    def unfinished(self, through: int) -> Sequence[Sequence[StoredRow]]:
         """
-        Return the rows of every unfinished task, the oldest task first.
+        Return the rows, up to a position, of every unfinished task, the oldest task first.
 
         Raises Damaged when one is not what was written.
         """
         rows = tuple(
             self._select(
-                "WHERE e.task IN (SELECT task FROM unfinished) ORDER BY e.task, e.position"
+                "WHERE e.task IN (SELECT task FROM unfinished) AND e.position <= ? "
+                "ORDER BY e.task, e.position",
+                through,
             )
         )
         for stored in rows:

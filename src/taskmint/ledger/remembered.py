@@ -8,8 +8,10 @@ open its commitment.
 """
 
 import contextlib
+import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -23,19 +25,36 @@ from .reader import Header, LedgerReader
 from .rows import StoredRow, entry_of
 
 
-def remembered(path: Path, doubt: str | None = None) -> Unfinished:
+@dataclass(frozen=True, slots=True)
+class Opened:
     """
-    Read what is unfinished; `doubt` says what is known to be wrong already.
+    What a writer found: `position` of the newest row then, None while it has written none of its
+    own, and the `doubt` about it. Rows behind that position are of tasks that it knows.
+    """
+
+    position: int | None
+    doubt: str | None
+
+
+def remembered(path: Path, opened: Callable[[], Opened]) -> Unfinished:
+    """
+    Read what was unfinished when the file was opened; `opened` is asked once a snapshot stands.
 
     Raises Unavailable(ledger_unavailable) when the file cannot be read now.
     """
+    doubt = opened().doubt
     if doubt is None:
         try:
             with LedgerReader.open(path) as reader:
-                return Unfinished(_entries(path, reader.unfinished()))
+                return Unfinished(_entries(path, reader.unfinished(_through(opened()))))
         except Damaged as error:
             doubt = error.detail
-    return Unfinished(_entries(path, _salvaged(path)), doubt)
+    return Unfinished(_entries(path, _salvaged(path, opened)), doubt)
+
+
+def _through(opened: Opened) -> int:
+    """Whoever has not stood ready when the snapshot began has no row in it."""
+    return sys.maxsize if opened.position is None else opened.position
 
 
 def _entries(path: Path, tasks: Sequence[Sequence[StoredRow]]) -> Sequence[Sequence[Entry]]:
@@ -45,7 +64,7 @@ def _entries(path: Path, tasks: Sequence[Sequence[StoredRow]]) -> Sequence[Seque
         raise refusal(f"a newer version of taskmint wrote the ledger {path}: {error}") from error
 
 
-def _salvaged(path: Path) -> Sequence[Sequence[StoredRow]]:
+def _salvaged(path: Path, opened: Callable[[], Opened]) -> Sequence[Sequence[StoredRow]]:
     """
     Return what can be believed of every task without an intact row that finishes it.
 
@@ -55,12 +74,15 @@ def _salvaged(path: Path) -> Sequence[Sequence[StoredRow]]:
     """
     try:
         with contextlib.closing(connect_reader(path)) as connection:
+            through = _through(opened())
             reader = LedgerReader(connection, Header(0, "", ""))
             finished = {row.body.task for row in _readable(reader) if _finishes(row)}
             tasks: defaultdict[str, dict[int, StoredRow]] = defaultdict(dict)
             for row in _readable(reader):
                 task = row.body.task
-                if task is None or task in finished or not is_intact(row):
+                if task is None or task in finished or row.position > through:
+                    continue
+                if not is_intact(row):
                     continue
                 if stored := _with_handles(reader, row):
                     tasks[task][row.position] = stored

@@ -21,7 +21,7 @@ from taskmint.ports import Entry, Unfinished
 from .chain import Head
 from .files import refusal
 from .group_commit import COMMIT_SECONDS, LONGEST_QUEUE, GroupCommit
-from .remembered import remembered
+from .remembered import Opened, remembered
 from .rows import SALT_BYTES, Prepared, instant, prepare
 from .writer import LedgerWriter
 
@@ -134,12 +134,15 @@ class SqliteLedger:
 
     async def unfinished(self) -> Unfinished:
         """
-        Return what was going on when the last row was written (remembered.py).
+        Return what was going on when the last row before ours was written (remembered.py).
 
         Works while appending does not. Raises Unavailable(ledger_unavailable) while the file cannot
         be read. Damage that is found here stops appending, as damage found at the opening does.
         """
-        found = await asyncio.to_thread(remembered, self._path, self._writer.doubt)
+        writer = self._writer
+        found = await asyncio.to_thread(
+            remembered, self._path, lambda: Opened(writer.opened_at, writer.doubt)
+        )
         if found.doubt is not None:
             self._writer.doubt = found.doubt
             self._notice()

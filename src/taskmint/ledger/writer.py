@@ -32,7 +32,8 @@ class LedgerWriter:
 
     `head`, `fault` and `doubt` may be read from other threads; each is replaced, never changed.
     `fault` says why rows cannot be written now, `doubt` why this file is not written to any more:
-    rows behind damage would vouch for what nobody can check.
+    rows behind damage would vouch for what nobody can check. `opened_at` is the newest position
+    when it first stood ready: what stands behind it is our own.
     """
 
     def __init__(self, path: Path, node: str, failpoints: Failpoints) -> None:
@@ -47,6 +48,7 @@ class LedgerWriter:
         self.doubt: str | None = None
         self.repaired: tuple[str, ...] = ()
         self.created = False
+        self.opened_at: int | None = None
 
     def open(self) -> None:
         """
@@ -173,6 +175,8 @@ class LedgerWriter:
         connection = self._connection = connect_writer(self._path)
         self.head = self._checked_head(connection, self._header(connection))
         self._repair(connection)
+        if self.opened_at is None:
+            self.opened_at = self.head.position
         return connection
 
     def _disconnect(self) -> None:
