@@ -87,6 +87,9 @@ class Limit(StrEnum):
     REVISIONS = "revisions"
     ATTESTED_PROCESSES = "attested_processes"
     DESCRIPTORS = "descriptors"
+    PENDING = "pending"
+    PENDING_PER_IDENTITY = "pending_per_identity"
+    STATEMENTS_PER_MINUTE = "statements_per_minute"
 
 
 class TaskmintError(Exception):

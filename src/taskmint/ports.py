@@ -71,6 +71,33 @@ class Approvers(Protocol):
     def vouch_local(self, uid: int, statement: Statement) -> Vouched:
         """Take the kernel's word for who speaks. Raises Denied(approval_refused)."""
 
+    def recall(self, facts: Mapping[str, Json]) -> Vouched:
+        """
+        Take up what was verified before a restart, as our own ledger has it.
+
+        Raises KeyError, TypeError or ValueError when the facts are not those of a statement.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """
+    What people are told: that a request waits, or that an emergency door was used. No secret.
+
+    `kind` and what stands in `facts` are the interface of whoever is told (docs/approvals.md).
+    """
+
+    kind: str
+    task: TaskId
+    facts: Mapping[str, Json] = field(default_factory=dict)
+
+
+class Announcer(Protocol):
+    """Tells people; never waits, never fails, and its failing changes no decision."""
+
+    def announce(self, notice: Notice) -> None:
+        """Tell, soon; what cannot be told is counted and logged."""
+
 
 @dataclass(frozen=True, slots=True)
 class BoundProcess:
@@ -258,6 +285,11 @@ class Event(StrEnum):
     REVISION_FAILED = "revision_failed"
     REVISION_ENDING = "revision_ending"
     REVISION_REVOKED = "revision_revoked"
+    AWAITING_APPROVAL = "awaiting_approval"
+    STATEMENT = "statement"  # an approver's word that counts
+    STATEMENT_REFUSED = "statement_refused"
+    REQUEST_ENDED = "request_ended"  # never minted: denied, cancelled, expired, voided
+    ANNOUNCEMENT_FAILED = "announcement_failed"
     RETENTION = "retention"  # old rows were removed; this one vouches for them
 
 

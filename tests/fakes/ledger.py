@@ -1,10 +1,11 @@
 """A ledger in memory that can be full."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from taskmint.errors import Code, Unavailable
-from taskmint.model.state import TERMINAL
+from taskmint.model.state import TERMINAL, TaskState
 from taskmint.ports import Entry, Event, Unfinished
 
 
@@ -21,11 +22,16 @@ class MemoryLedger:
     entries: list[Entry] = field(default_factory=list)
     doubt: str | None = None
     unreadable: int = 0
+    gates: dict[TaskState, asyncio.Event] = field(default_factory=dict)  # hold rows of a state
+    held: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def append(self, entry: Entry) -> None:
         """Keep the entry."""
         if (reason := self.ready()) or entry.event in self.full_at:
             raise Unavailable(Code.LEDGER_UNAVAILABLE, reason or "disk full")
+        if entry.state in self.gates:
+            self.held.set()
+            await self.gates[entry.state].wait()
         self.entries.append(entry)
 
     async def unfinished(self) -> Unfinished:

@@ -9,7 +9,7 @@ import pytest
 
 from taskmint.errors import NotFound
 from taskmint.model.state import EndCause, TaskState
-from taskmint.tasks.following import Following, Told
+from taskmint.tasks.following import Following, RequestFollowing, Told
 from taskmint.tasks.service import TaskService
 
 from fakes.vault import away
@@ -24,7 +24,7 @@ KEPT = SHORT.replace("DEADLINE", "5m").replace("ENDS", "{deadline_only: true}")
 class Listener:
     """Reads a stream in the background and keeps what it was told."""
 
-    def __init__(self, following: Following) -> None:
+    def __init__(self, following: Following | RequestFollowing) -> None:
         self.following = following
         self.told: list[Told] = []
         self.news = asyncio.Condition()

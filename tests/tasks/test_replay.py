@@ -23,6 +23,7 @@ from taskmint.model.scope import RequestFacts
 from taskmint.ports import Entry, Event
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.replay import replayed
+from taskmint.tasks.task import IdempotencyKey
 
 from tasks.world import REPORT, World, ask, caller, policy
 
@@ -128,11 +129,10 @@ async def test_what_would_wait_for_an_approval_is_told(ledger: Path) -> None:
 
 
 async def test_a_request_that_waited_and_waits_still_is_the_same(tmp_path: Path) -> None:
-    """A refusal for want of an approval is told from any other."""
+    """A request for an approval is told from a refusal."""
     world = World()
     async with world.running(AWAITED) as service:
-        with pytest.raises(TaskmintError):
-            await service.start(caller(), ask(), None)
+        await service.start(caller(), ask(), IdempotencyKey("key", "body"))
     path = await in_file(tmp_path / "ledger", *world.ledger.entries)
 
     assert (await told(path, AWAITED))[1]["counts"] == {"same": 1}

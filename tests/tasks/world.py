@@ -13,10 +13,12 @@ from taskmint.model.peer import Peer, PeerProof
 from taskmint.model.scope import RequestFacts
 from taskmint.model.spiffe import SpiffeId
 from taskmint.policy.load import Policy, load_policy
+from taskmint.ports import Approvers
 from taskmint.tasks.limits import TaskLimits
-from taskmint.tasks.outside import Outside, Settings
+from taskmint.tasks.outside import NoApprovers, Outside, Settings
 from taskmint.tasks.service import TaskService
 
+from fakes.announcer import Heard
 from fakes.clock import SteppedClock
 from fakes.ledger import MemoryLedger
 from fakes.observer import Seen
@@ -89,11 +91,22 @@ class World:
     seen: Seen = field(default_factory=Seen)
     crashes: list[BaseException] = field(default_factory=list)
     boot_id: str = "boot-1"
+    approvers: Approvers = field(default_factory=NoApprovers)
+    announcer: Heard = field(default_factory=Heard)
 
     def outside(self) -> Outside:
         """The ports."""
         log = structlog.stdlib.get_logger()
-        return Outside(self.vault, self.ledger, self.processes, self.clock, self.seen, log)
+        return Outside(
+            self.vault,
+            self.ledger,
+            self.processes,
+            self.clock,
+            self.seen,
+            log,
+            approvers=self.approvers,
+            announcer=self.announcer,
+        )
 
     @asynccontextmanager
     async def running(

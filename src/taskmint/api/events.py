@@ -10,7 +10,7 @@ from typing import Final
 
 from aiohttp import web
 
-from taskmint.tasks.following import Following, Told
+from taskmint.tasks.following import Following, RequestFollowing, Told
 
 from .bodies import task_reply
 from .connection import CONNECTION
@@ -20,7 +20,9 @@ CONTENT_TYPE: Final = "text/event-stream"
 _COMMENT: Final = b": the task goes on\n\n"
 
 
-async def stream(request: web.Request, following: Following) -> web.StreamResponse:
+async def stream(
+    request: web.Request, following: Following | RequestFollowing
+) -> web.StreamResponse:
     """Send every change until the task is over, the caller hangs up, or the daemon stops."""
     headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
     response = web.StreamResponse(headers=headers)

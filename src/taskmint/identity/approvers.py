@@ -8,10 +8,12 @@ kernel's word on who connected: never from a field. Whether the statement counts
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Final
+from datetime import datetime
+from typing import Any, Final, cast
 
 from taskmint.errors import Code, ConfigError, Denied, Finding
-from taskmint.model.approval import Approver, Statement, Vouched
+from taskmint.model.approval import Approver, Outcome, Statement, Vouched
+from taskmint.model.scope import Json
 from taskmint.model.spiffe import SpiffeId
 from taskmint.ports import Clock
 
@@ -140,3 +142,30 @@ class Approvers:
                 fix="sign the statement; or see approvals.local_uid in the daemon's config",
             )
         return Vouched(statement, approver, f"uid:{uid}")
+
+    def recall(self, facts: Mapping[str, Json]) -> Vouched:
+        """
+        Take up what was verified before a restart, as our own ledger has it.
+
+        Raises KeyError, TypeError or ValueError when the facts are not those of a statement.
+        """
+        told = cast("Mapping[str, Any]", facts)
+        proven = told["proven_id"]
+        return Vouched(
+            Statement(
+                task=str(told["about"]),
+                scope_digest=str(told["scope_digest"]),
+                policy_digest=str(told["policy_digest"]),
+                outcome=Outcome(told["outcome"]),
+                not_after=datetime.fromisoformat(told["not_after"]),
+                jti=str(told["jti"]),
+            ),
+            Approver(
+                principal=str(told["principal"]),
+                groups=frozenset(told["groups"]),
+                uids=frozenset(told["uids"]),
+                spiffe_ids=frozenset(map(SpiffeId.parse, told["spiffe_ids"])),
+                proven_id=SpiffeId.parse(proven) if proven else None,
+            ),
+            str(told["by"]),
+        )

@@ -26,7 +26,7 @@ from taskmint.policy.shadow import Shadowed
 from taskmint.ports import BoundUnit, Entry, Minted
 
 from . import entries
-from .deciding import Decider
+from .deciding import Decider, NeedsApproval
 from .ending import Ender
 from .keeping import Keeper
 from .limits import DefinitionLimits
@@ -76,7 +76,12 @@ class Changer:
             return entries.revision_denied(given, denial, shadow, task, caller.evidence)
 
         request = replace(change(task.given.request), bind=_bound_kind(task))
-        granted = await self.decider.ask(policy, caller, request, refused)
+        approved = task.given.approved and _is_reissue(request, task.given.request)
+        try:
+            granted = await self.decider.ask(policy, caller, request, refused, approved=approved)
+        except NeedsApproval as needs:
+            await self.decider.refuse(caller, needs.granted, needs, refused)
+            raise
         given, scope = granted.given, granted.scope
         try:
             self._pace(policy, caller, task, scope)
@@ -184,6 +189,11 @@ class Changer:
         self.register.admission.require_provable(mounts_of(scope))
         now = self.outside.clock.boottime()
         self.register.admission.pace(caller.spiffe_id, task.scope.definition, own, now)
+
+
+def _is_reissue(new: RequestFacts, old: RequestFacts) -> bool:
+    """Whether the same is asked for again: what was approved then, and no longer than then."""
+    return replace(new, bind=old.bind) == old
 
 
 def _bound_kind(task: Task) -> BindKind | None:

@@ -3,12 +3,13 @@
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from taskmint.errors import Code, Denied, TaskmintError, Unavailable, Unprocessable
 from taskmint.model.caller import Caller
 from taskmint.model.scope import (
+    Approval,
     CallerFacts,
     Decision,
     DecisionInput,
@@ -50,6 +51,19 @@ class Granted:
 Refused = Callable[[DecisionInput, Denial, Shadowed | None], Entry]
 
 
+class NeedsApproval(Denied):
+    """Raised when nothing but an approval is missing: `granted` is what it would give."""
+
+    def __init__(self, granted: Granted, approval: Approval) -> None:
+        super().__init__(
+            Code.NOT_PERMITTED,
+            "this task needs an approval",
+            fix="start it as a task of its own; a change cannot wait for an approval",
+        )
+        self.granted = granted
+        self.approval = approval
+
+
 class Decider:
     """Asks the policy, remembers what it said for the hour's history, and records refusals."""
 
@@ -58,7 +72,9 @@ class Decider:
         self._host = settings.host
         self._history = History()
 
-    def explain(self, policy: Policy, caller: CallerFacts, request: RequestFacts) -> Explanation:
+    def explain(
+        self, policy: Policy, caller: CallerFacts, request: RequestFacts, *, approved: bool = False
+    ) -> Explanation:
         """Decide as if it were asked for now; nothing is counted, remembered or recorded."""
         given = DecisionInput(
             caller,
@@ -66,18 +82,30 @@ class Decider:
             self._outside.clock.utcnow(),
             self._host,
             self._history.facts(caller.spiffe_id, self._outside.clock.boottime()),
+            approved=approved,
         )
         decision = decide(policy, given)
         return Explanation(given, decision, shadowed(policy, given, decision))
 
     async def ask(
-        self, policy: Policy, caller: Caller, request: RequestFacts, refused: Refused
+        self,
+        policy: Policy,
+        caller: Caller,
+        request: RequestFacts,
+        refused: Refused,
+        *,
+        approved: bool = False,
     ) -> Granted:
-        """Decide. Raises Denied or Unprocessable, once `refused(...)` has been recorded."""
-        asked = self.explain(policy, caller_facts(caller), request)
+        """
+        Decide. Raises Denied or Unprocessable, once `refused(...)` has been recorded.
+
+        And NeedsApproval, of which nothing is recorded: whoever asks lets it wait, or refuses it.
+        """
+        asked = self.explain(policy, caller_facts(caller), request, approved=approved)
         if asked.shadow is not None:
             self._outside.observer.shadowed(request.task, asked.shadow.verdict)
         if isinstance(asked.decision, Denial):
+            _raise_if_waiting_helps(policy, asked, asked.decision)
             entry = refused(asked.given, asked.decision, asked.shadow)
             await self._refuse(caller, entry, asked.decision.code)
             raise refusal(asked.decision)
@@ -119,6 +147,26 @@ def as_new_task(evidence: str) -> Refused:
 def caller_facts(caller: Caller) -> CallerFacts:
     """State what was proven of a caller, for the decision."""
     return CallerFacts(caller.spiffe_id, caller.peer.uid, caller.method)
+
+
+def still_granted(policy: Policy, given: DecisionInput, scope: Scope) -> bool:
+    """Whether the policy, asked again with the approval, gives this very scope."""
+    decision = decide(policy, replace(given, approved=True))
+    return isinstance(decision, Scope) and replace(decision, trace=()) == replace(scope, trace=())
+
+
+def is_as_approved(new: Scope, approved: Scope) -> bool:
+    """Whether a scope decided anew is the approved one, perhaps for a shorter time."""
+    same = replace(new, trace=(), lifetime=approved.lifetime) == replace(approved, trace=())
+    return same and new.lifetime <= approved.lifetime
+
+
+def _raise_if_waiting_helps(policy: Policy, asked: Explanation, denial: Denial) -> None:
+    if denial.approval is None:
+        return
+    decision = decide(policy, replace(asked.given, approved=True))
+    if isinstance(decision, Scope):
+        raise NeedsApproval(Granted(asked.given, decision, asked.shadow), denial.approval)
 
 
 def fresh_id() -> TaskId:

@@ -11,9 +11,10 @@ from taskmint.model.state import EndCause, TaskState
 from taskmint.ports import Clock
 
 from .ending import Ender
+from .requests import Request
 from .revision import NEVER
 from .task import Guarantee, Task
-from .views import TaskView, owners_view
+from .views import TaskView, owners_view, request_view
 
 
 class Topic(StrEnum):
@@ -87,6 +88,46 @@ class Following:
         return task.state, task.guarantee, task.current.number
 
 
+class RequestFollowing:
+    """One follower of a request that waits; the stream ends when it is collected or over."""
+
+    def __init__(self, request: Request, clock: Clock, followers: "Followers") -> None:
+        self._request = request
+        self._clock = clock
+        self._followers = followers
+        self._open = True
+
+    def __enter__(self) -> Self:
+        self._followers.joined(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._followers.left(self, None)
+
+    def hang_up(self) -> None:
+        """The stream is closed, from whichever side."""
+        self._open = False
+        self._request.changed.ring()
+
+    async def changes(self, at_least_every: timedelta) -> AsyncIterator[Told | None]:
+        """Yield what is, then each change; None when there was none for so long."""
+        request, seen = self._request, None
+        while self._open:
+            now = request.state, len(request.tally.approvals)
+            if now != seen:
+                yield Told(Topic.STATE, request_view(request, self._clock))
+            seen = now
+            if not request.waits:
+                return
+            if not await request.changed.until(partial(self._differs, now), at_least_every):
+                yield None
+
+    def _differs(self, seen: tuple[TaskState, int]) -> bool:
+        request = self._request
+        now = request.state, len(request.tally.approvals)
+        return not self._open or not request.waits or now != seen
+
+
 def _topics(
     seen: tuple[TaskState, Guarantee, int] | None, now: tuple[TaskState, Guarantee, int]
 ) -> list[Topic]:
@@ -103,7 +144,7 @@ class Followers:
     def __init__(self, clock: Clock, ender: Ender) -> None:
         self._clock = clock
         self._ender = ender
-        self._open: set[Following] = set()
+        self._open: set[Following | RequestFollowing] = set()
         self._closing = False
 
     def follow(self, task: Task) -> Following:
@@ -116,15 +157,21 @@ class Followers:
         for following in tuple(self._open):
             following.hang_up()
 
-    def joined(self, following: Following) -> None:
+    def follow_request(self, request: Request) -> RequestFollowing:
+        """Build a follower of a request that waits, to be entered."""
+        return RequestFollowing(request, self._clock, self)
+
+    def joined(self, following: Following | RequestFollowing) -> None:
         """Know an open stream; while the daemon stops there are none."""
         self._open.add(following)
         if self._closing:
             following.hang_up()
 
-    def left(self, following: Following, task: Task) -> None:
+    def left(self, following: Following | RequestFollowing, task: Task | None) -> None:
         """Forget a stream; end the task when it was bound to it."""
         self._open.discard(following)
+        if task is None:
+            return
         bound = task.scope.ends.connection and not self._closing
         if bound and not task.followers and task.lives():
             self._ender.end(task, EndCause.CONNECTION_LOST)

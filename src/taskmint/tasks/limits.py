@@ -34,6 +34,8 @@ class TaskLimits:
     starts_per_minute_per_identity: int = 6_000
     mints_in_flight: int = 64
     unproven_revocations: int = 100
+    pending: int = 1_000
+    pending_per_identity: int = 10
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,11 @@ from taskmint.model.task_id import TaskId
 from taskmint.policy.pattern import build_index, parse_pattern
 from taskmint.ports import Clock
 
+from .approving import Approving
 from .ending import Ender
 from .figures import Figures, figures_of
 from .register import Register
+from .requests import Request
 from .task import EndedBy, Task
 from .views import (
     OperatorDetail,
@@ -24,12 +26,13 @@ from .views import (
     operators_detail,
     operators_view,
     owners_view,
+    request_view,
 )
 
 ORDERS_REMEMBERED: Final = 16
 SHOWN: Final = 20
 
-Selector = Callable[[Task], bool]
+Selector = Callable[[Task | Request], bool]
 
 
 def by_task(task_id: TaskId) -> Selector:
@@ -72,11 +75,17 @@ class Operators:
     """The operators' side of the register."""
 
     def __init__(
-        self, clock: Clock, register: Register, ender: Ender, mints_waiting: Callable[[], int]
+        self,
+        clock: Clock,
+        register: Register,
+        ender: Ender,
+        approving: Approving,
+        mints_waiting: Callable[[], int],
     ) -> None:
         self._clock = clock
         self._register = register
         self._ender = ender
+        self._approving = approving
         self._mints_waiting = mints_waiting
         self._numbers = itertools.count(1)
         self._orders: deque[tuple[int, tuple[Task, ...]]] = deque(maxlen=ORDERS_REMEMBERED)
@@ -97,6 +106,9 @@ class Operators:
 
     async def end(self, task_id: str, by: EndedBy, wait: timedelta) -> TaskView:
         """End one task and wait for the proof. Raises NotFound, Unavailable."""
+        if (request := await self._approving.waiting(task_id)) is not None:
+            self._approving.cancel(request, EndCause.OPERATOR, by)
+            return request_view(request, self._clock)
         task = await self._known(task_id)
         self._ender.end(task, EndCause.OPERATOR, by)
         await task.changed.until(lambda: task.over, wait)
@@ -104,7 +116,8 @@ class Operators:
 
     async def revoke(self, select: Selector, cause: EndCause, by: EndedBy) -> OrderView:
         """
-        End every task that is selected; what is ending already is waited for as well.
+        End every task that is selected, and every request that waits for an approval; what is
+        ending already is waited for as well.
 
         Returns at once, with the order's number. Raises Unavailable while the ledger of before a
         restart has not been read.
@@ -113,6 +126,7 @@ class Operators:
         tasks = tuple(task for task in self._register if not task.over and select(task))
         for task in tasks:
             self._ender.end(task, cause, by)
+        self._approving.cancel_all(select, cause, by)  # nothing stands for those: nothing to prove
         order = next(self._numbers), tasks
         self._orders.append(order)
         return self._view(*order)

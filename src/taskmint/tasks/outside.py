@@ -6,8 +6,20 @@ from datetime import timedelta
 
 import structlog
 
+from taskmint.errors import Code, Denied
 from taskmint.failpoints import Failpoints
-from taskmint.ports import Clock, Ledger, Observer, Processes, Vault
+from taskmint.model.approval import Statement, Vouched
+from taskmint.model.scope import Json
+from taskmint.ports import (
+    Announcer,
+    Approvers,
+    Clock,
+    Ledger,
+    Notice,
+    Observer,
+    Processes,
+    Vault,
+)
 
 from .limits import TaskLimits
 
@@ -31,6 +43,35 @@ class Settings:
     reconnect_grace: timedelta = timedelta(seconds=10)
 
 
+class NoApprovers:
+    """Where the config names nobody: nothing can be approved."""
+
+    def verify(self, text: str) -> Vouched:
+        """Refuse."""
+        del text
+        raise Denied(
+            Code.APPROVAL_INVALID,
+            "the config names no approvers",
+            fix="name them under approvals.approvers in the daemon's config",
+        )
+
+    def vouch_local(self, uid: int, statement: Statement) -> Vouched:
+        """Refuse."""
+        del uid, statement
+        return self.verify("")
+
+    def recall(self, facts: Mapping[str, Json]) -> Vouched:
+        """Refuse."""
+        raise ValueError(f"nobody is known who could have said {facts['outcome']}")
+
+
+class Silence:
+    """Where nobody is to be told."""
+
+    def announce(self, notice: Notice) -> None:
+        """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outside:
     """The ports."""
@@ -42,3 +83,5 @@ class Outside:
     observer: Observer
     log: structlog.stdlib.BoundLogger
     failpoints: Failpoints = field(default_factory=Failpoints)
+    approvers: Approvers = field(default_factory=NoApprovers)
+    announcer: Announcer = field(default_factory=Silence)

@@ -11,6 +11,7 @@ from taskmint.ports import BoundProcess, BoundUnit, Entry, Event, Revocable, Rev
 
 from .entries import FIRST
 from .facts import read_bound, read_input, read_scope
+from .requests import Request
 from .revision import Held, Revision
 from .task import IdempotencyKey, Owner, Task
 
@@ -22,11 +23,13 @@ class Recorded:
 
     Of its revisions the newest that was minted completely is current, older ones are overlapping,
     and what was not complete is MINTING. Where an end had begun, `overlap_until` has passed.
+    `request` is what it was while it waited for an approval, if it did.
     """
 
     task: Task
     boot_id: str
     bound: BoundProcess | BoundUnit | None
+    request: Request | None = None
 
     @property
     def may_live(self) -> bool:

@@ -9,7 +9,7 @@ that was done go on until the overlap is over, because nobody knows which the ca
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from taskmint.errors import Unavailable
 from taskmint.model.state import EndCause, RevisionState
@@ -21,6 +21,8 @@ from .keeping import Keeper
 from .outside import Outside, Settings
 from .recorded import Recorded, read_back
 from .register import Register
+from .request_recovery import RequestRecovery
+from .requests import Request
 from .revision import Revision
 from .task import Task
 
@@ -34,6 +36,7 @@ class Recovery:
     register: Register
     ender: Ender
     keeper: Keeper
+    requests: RequestRecovery
 
     async def run(self) -> None:
         """
@@ -48,13 +51,19 @@ class Recovery:
             recorded = self._read(history)
             if recorded is None:
                 continue
-            self._note_unheard(recorded.task, all_of_it=unfinished.doubt is not None)
-            if unfinished.doubt is None and self._may_live(recorded):
+            in_doubt = unfinished.doubt is not None
+            if isinstance(recorded, Request):
+                self.requests.take_up(recorded, None, in_doubt=in_doubt)
+                continue
+            self._note_unheard(recorded.task, all_of_it=in_doubt)
+            if not in_doubt and self._may_live(recorded):
                 self._adopt(recorded.task)
                 adopted.append(recorded.task)
             else:
                 self._take_back(recorded.task)
                 taken_back += 1
+            if recorded.request is not None:
+                self.requests.take_up(recorded.request, recorded.task, in_doubt=in_doubt)
         if unfinished.doubt is not None:
             self.outside.log.error(
                 "ledger_in_doubt", reason=unfinished.doubt, taken_back=taken_back
@@ -62,10 +71,13 @@ class Recovery:
         self.outside.log.info("recovered", adopted=len(adopted), taken_back=taken_back)
         await asyncio.gather(*(self._record_adoption(task) for task in adopted))
 
-    def _read(self, history: Sequence[Entry]) -> Recorded | None:
+    def _read(self, history: Sequence[Entry]) -> Recorded | Request | None:
         """One task that cannot be read must not keep the others from being taken up."""
         try:
-            return read_back(history)
+            request, rows = self.requests.split(history)
+            if request is not None and not rows:
+                return request
+            return replace(read_back(rows), request=request)
         except (KeyError, TypeError, ValueError) as error:
             self.outside.log.error(  # noqa: TRY400 - the row may hold what a traceback would show
                 "task_unreadable", task=history[0].task, error=type(error).__name__

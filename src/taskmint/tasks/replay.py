@@ -20,7 +20,7 @@ from .facts import instant, read_input, read_scope
 
 _GRANTS: Final = frozenset({Event.INTENT, Event.REVISION_INTENT})
 _REFUSALS: Final = frozenset({Event.DENIED, Event.REVISION_DENIED})
-DECISIONS: Final = _GRANTS | _REFUSALS
+DECISIONS: Final = _GRANTS | _REFUSALS | {Event.AWAITING_APPROVAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +80,8 @@ def _recorded(definition: str, event: Event, facts: Mapping[str, Any]) -> Scope 
     """Read what the policy of then granted; of a refusal, what it would be to another answer."""
     if event in _GRANTS:
         return read_scope(definition, facts["scope"])
+    if event is Event.AWAITING_APPROVAL:
+        return Verdict.WOULD_WAIT
     *_, last = facts["trace"]
     if last.startswith(ADMISSION):
         return Verdict.WOULD_GRANT

@@ -12,13 +12,15 @@ from typing import Final, Self
 from taskmint.errors import Code, Conflict, NotFound, TaskmintError, Unavailable
 from taskmint.model.caller import Caller
 from taskmint.model.scope import CallerFacts, Denial, RequestFacts
-from taskmint.model.state import EndCause
+from taskmint.model.state import EndCause, TaskState
 from taskmint.policy.load import Policy
 
+from .approving import Approving
 from .changing import Change, Changer
-from .deciding import Decider, Explanation, caller_facts, refusal
+from .collecting import Collector
+from .deciding import Decider, Explanation, NeedsApproval, caller_facts, refusal
 from .ending import Ender
-from .following import Followers, Following
+from .following import Followers, Following, RequestFollowing
 from .keeping import Keeper
 from .minting import Minter
 from .narrowing import end_narrowed
@@ -28,10 +30,12 @@ from .owned import OwnedWork
 from .recovery import Recovery
 from .register import Register
 from .renewal import Renewer
+from .request_recovery import RequestRecovery
+from .requests import Request, Requests
 from .revocation import Revoker
 from .starting import Starter
 from .task import IdempotencyKey, Owner, Task
-from .views import TaskView, owners_view
+from .views import TaskView, owners_view, request_view
 
 LONGEST_START: Final = timedelta(seconds=60)
 FIRST_REPLAY_PAUSE_SECONDS: Final = 0.25
@@ -41,7 +45,8 @@ LATEST_LOOK: Final = timedelta(seconds=10)
 
 class TaskService:
     """
-    Starts, changes, shows and ends tasks; `operators` does what operators may.
+    Starts, changes, shows and ends tasks; `operators` does what operators may, `approving` what
+    approvers may.
 
     `async with` it; `stop` drains what is under way, bounded. Every method runs on the loop and
     none blocks it. Errors are those of taskmint.errors.
@@ -66,11 +71,19 @@ class TaskService:
         self._decider = decider = Decider(outside, settings)
         minter = Minter(outside, settings)
         given = outside, settings, register, decider, minter, ender, keeper
+        self._requests = requests = Requests(settings.limits)
+        self.approving = approving = Approving(
+            outside, settings, requests, register, ender, lambda: self._policy
+        )
         self._starter = Starter(*given)
         self._changer = Changer(*given)
-        self._recovery = Recovery(outside, settings, register, ender, keeper)
+        self._collector = Collector(approving, self._starter, work)
+        replay = RequestRecovery(outside, settings, requests, approving, ender)
+        self._recovery = Recovery(outside, settings, register, ender, keeper, replay)
         self._followers = Followers(outside.clock, ender)
-        self.operators = Operators(outside.clock, register, ender, lambda: minter.waiting)
+        self.operators = Operators(
+            outside.clock, register, ender, approving, lambda: minter.waiting
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -91,12 +104,34 @@ class TaskService:
         self._require_accepting()
         if key is not None:
             await self._register.replayed()
-            known = self._register.by_key(Owner(caller.spiffe_id, caller.peer.uid), key)
+            known = self._register.by_key(_owner(caller), key)
             if known is not None:
                 await known.changed.until(known.is_settled, LONGEST_START)
                 return self._again(known)
+            waiting = self._requests.by_key(_owner(caller), key)
+            if waiting is not None:
+                return await self._collect(caller, waiting)
         self._require_ready()
-        task = await self._starter.decide(self._policy, caller, request, key)
+        try:
+            task = await self._starter.decide(self._policy, caller, request, key)
+        except NeedsApproval as needs:
+            waiting = await self._collector.wait(caller, needs, key)
+            return request_view(waiting, self._outside.clock)
+        return await self._mint(task)
+
+    async def _collect(self, caller: Caller, waiting: Request) -> TaskView:
+        """Answer a repeated request: it still waits, or it becomes a task."""
+        self._require_ready()
+        found = await self._collector.collect(self._policy, caller, waiting)
+        if found is None:
+            return request_view(waiting, self._outside.clock)
+        task, is_new = found
+        if is_new:
+            return await self._mint(task)
+        await task.changed.until(task.is_settled, LONGEST_START)
+        return self._again(task)
+
+    async def _mint(self, task: Task) -> TaskView:
         self._end_if_withdrawn(task)  # its authority may have gone since the caller was proven
         await self._work.outliving(self._starter.mint(task), expected=TaskmintError)
         return owners_view(task, self._outside.clock)
@@ -138,7 +173,16 @@ class TaskService:
         return owners_view(task, self._outside.clock)
 
     async def show(self, caller: Caller, task_id: str, wait: timedelta) -> TaskView:
-        """Show a task; with `wait`, first wait that long for it to end. Raises NotFound."""
+        """
+        Show a task; with `wait`, first wait that long for it to end. Raises NotFound.
+
+        A request is waited for until it is approved or over.
+        """
+        if (request := await self._own_request(caller, task_id)) is not None:
+            if wait:
+                waits = TaskState.AWAITING_APPROVAL
+                await request.changed.until(lambda: request.state is not waits, wait)
+            return request_view(request, self._outside.clock)
         task = await self._own(caller, task_id)
         if wait:
             await task.changed.until(lambda: task.over, wait)
@@ -159,13 +203,18 @@ class TaskService:
 
     async def end(self, caller: Caller, task_id: str, cause: EndCause, wait: timedelta) -> TaskView:
         """End the caller's task; return when that is proven, or after `wait`. Raises NotFound."""
+        if (request := await self._own_request(caller, task_id)) is not None:
+            self.approving.cancel(request, cause)
+            return request_view(request, self._outside.clock)
         task = await self._own(caller, task_id)
         self._ender.end(task, cause)
         await task.changed.until(lambda: task.over, wait)
         return owners_view(task, self._outside.clock)
 
-    async def follow(self, caller: Caller, task_id: str) -> Following:
+    async def follow(self, caller: Caller, task_id: str) -> Following | RequestFollowing:
         """Follow a task's changes; entered, it is the connection a task may be bound to."""
+        if (request := await self._own_request(caller, task_id)) is not None:
+            return self._followers.follow_request(request)
         return self._followers.follow(await self._own(caller, task_id))
 
     def undelivered(self, view: TaskView) -> None:
@@ -202,7 +251,8 @@ class TaskService:
     def adopt_policy(self, policy: Policy) -> int:
         """Decide everything again by a new policy; end what it now refuses, return how many."""
         self._policy = policy
-        return end_narrowed(policy, self._register, self._ender, self._keeper)
+        voided = self.approving.adopt_policy(policy)
+        return voided + end_narrowed(policy, self._register, self._ender, self._keeper)
 
     def end_withdrawn(self, stands: Callable[[str], bool]) -> int:
         """
@@ -211,7 +261,8 @@ class TaskService:
         `stands` is asked again for tasks that start or are recovered later. Returns how many ended.
         """
         self._stands = stands
-        return sum(self._end_if_withdrawn(task) for task in self._register)
+        voided = self.approving.end_withdrawn(stands)
+        return voided + sum(self._end_if_withdrawn(task) for task in self._register)
 
     async def recover(self) -> None:
         """
@@ -258,6 +309,7 @@ class TaskService:
         if late:
             self._outside.log.warning("stopped_with_work_left", tasks=late)
         self._keeper.close()
+        self.approving.close()
         for task in self._register:
             task.stop_watching()
 
@@ -298,8 +350,22 @@ class TaskService:
             )
         return view
 
+    async def _own_request(self, caller: Caller, task_id: str) -> Request | None:
+        request = await self.approving.waiting(task_id)
+        return request if request is not None and request.owner == _owner(caller) else None
+
     async def _own(self, caller: Caller, task_id: str) -> Task:
         task = await self._register.find(task_id)
-        if task is None or task.owner != Owner(caller.spiffe_id, caller.peer.uid):
+        if task is None and await self._own_request(caller, task_id) is not None:
+            raise Conflict(
+                Code.TASK_CHANGING,
+                "the task has not begun: it waits for an approval, or did in vain",
+                fix="see its state; repeat the POST once it is approved",
+            )
+        if task is None or task.owner != _owner(caller):
             raise NotFound(Code.TASK_NOT_FOUND, "you have no such task", fix="check the id")
         return task
+
+
+def _owner(caller: Caller) -> Owner:
+    return Owner(caller.spiffe_id, caller.peer.uid)

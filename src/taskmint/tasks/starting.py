@@ -7,6 +7,7 @@ from taskmint.errors import (
     BackendFailed,
     Code,
     Conflict,
+    Denied,
     Limit,
     LimitExceeded,
     TaskmintError,
@@ -16,11 +17,12 @@ from taskmint.errors import (
 from taskmint.model.caller import Caller
 from taskmint.model.scope import RequestFacts, Scope
 from taskmint.model.state import EndCause, RevisionState, TaskState
+from taskmint.model.task_id import TaskId
 from taskmint.policy.load import Policy
 from taskmint.ports import ProcessWatch
 
 from . import entries
-from .deciding import Decider, as_new_task, fresh_id
+from .deciding import Decider, Granted, as_new_task, fresh_id, is_as_approved
 from .ending import Ender
 from .entries import FIRST
 from .keeping import Keeper
@@ -29,6 +31,7 @@ from .minting import Minter
 from .outside import Outside, Settings
 from .queueing import mounts_of
 from .register import Register
+from .requests import Request
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Owner, Task
 
@@ -52,17 +55,54 @@ class Starter:
         Decide, bind and admit; the task that comes back is counted, known, and not yet minted.
 
         Raises Denied, Unprocessable, LimitExceeded; each is in the ledger before it is raised, but
-        for asking too often: that must not fill the disk.
+        for asking too often: that must not fill the disk. And NeedsApproval, before anything.
         """
-        now = self.outside.clock.boottime()
-        self.register.admission.attempt(caller.spiffe_id, now)
+        self._attempt(caller)
         refused = as_new_task(caller.evidence)
         granted = await self.decider.ask(policy, caller, request, refused)
+        return await self._admitted(policy, caller, granted, key)
+
+    async def collect(self, policy: Policy, caller: Caller, waiting: Request) -> Task:
+        """
+        Make an approved request a task; decided again, now, it must give what was approved.
+
+        Raises as `decide` does.
+        """
+        self._attempt(caller)
+        refused = as_new_task(caller.evidence)
+        request = waiting.given.request
+        granted = await self.decider.ask(policy, caller, request, refused, approved=True)
+        if not is_as_approved(granted.scope, waiting.scope):
+            changed = Denied(
+                Code.NOT_PERMITTED,
+                "what was approved is not what the policy would give now",
+                fix="ask again, with a new Idempotency-Key",
+            )
+            await self.decider.refuse(caller, granted, changed, refused)
+            raise changed
+        return await self._admitted(
+            policy, caller, granted, waiting.idempotency, task_id=waiting.id
+        )
+
+    def _attempt(self, caller: Caller) -> None:
+        self.register.admission.attempt(caller.spiffe_id, self.outside.clock.boottime())
+
+    async def _admitted(
+        self,
+        policy: Policy,
+        caller: Caller,
+        granted: Granted,
+        key: IdempotencyKey | None,
+        *,
+        task_id: TaskId | None = None,
+    ) -> Task:
+        now = self.outside.clock.boottime()
         given, scope = granted.given, granted.scope
+        refused = as_new_task(caller.evidence)
         try:
             self._admit(policy, caller, scope)
             try:
-                watch = self._bind(caller, request, scope)
+                watch = self._bind(caller, given.request, scope)
             except BaseException:
                 self.register.admission.leave(caller.spiffe_id, scope.definition)
                 raise
@@ -72,7 +112,7 @@ class Starter:
         self.decider.granted(caller)
         deadline = now + scope.lifetime.total_seconds()
         task = Task(
-            id=fresh_id(),
+            id=task_id or fresh_id(),
             owner=Owner(caller.spiffe_id, caller.peer.uid),
             current=Revision(
                 FIRST, given, scope, deadline, given.now + scope.lifetime, shadow=granted.shadow

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from taskmint.model.scope import Json
 from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import TaskId
 from taskmint.ports import BoundProcess, BoundUnit, Clock, Minted
 
+from .requests import Request
 from .revision import Held
 from .task import Guarantee, Task
 
@@ -27,6 +29,25 @@ class Credential:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalView:
+    """
+    What a request waits for, and what to show whoever may approve it.
+
+    `approvers` are those whom the policy names, `given` is how many of `quorum` have approved,
+    `until` when it must be approved or, once it is, collected. `why` says why it is over.
+    """
+
+    approvers: tuple[str, ...]
+    quorum: int
+    given: int
+    until: datetime
+    plan: Mapping[str, Json]
+    scope_digest: str
+    policy_digest: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class TaskView:
     """A task as its owner sees it; `credentials` only within the delivery window."""
 
@@ -42,6 +63,7 @@ class TaskView:
     revocation_seconds: float | None
     guarantee: Guarantee
     revision: int
+    approval: ApprovalView | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +134,39 @@ def owners_view(task: Task, clock: Clock, *, delivering: bool = True) -> TaskVie
         revocation_seconds=task.revocation_seconds,
         guarantee=task.guarantee,
         revision=task.current.number,
+    )
+
+
+def request_view(request: Request, clock: Clock) -> TaskView:
+    """Show a request that waits, or was never minted, to its owner: nothing stands for it."""
+    return TaskView(
+        id=request.id,
+        definition=request.scope.definition,
+        state=request.state,
+        expires_at=request.until.wall,
+        guaranteed_until=clock.utcnow(),
+        heartbeat=request.scope.ends.heartbeat,
+        reprove=request.scope.ends.reprove,
+        credentials=None,
+        cause=request.cause,
+        revocation_seconds=None,
+        guarantee=Guarantee.KEPT,
+        revision=0,
+        approval=approval_view(request),
+    )
+
+
+def approval_view(request: Request) -> ApprovalView:
+    """Show what a request waits for."""
+    return ApprovalView(
+        approvers=request.needed.approvers,
+        quorum=request.needed.quorum,
+        given=len(request.tally.approvals),
+        until=request.until.wall,
+        plan=request.plan,
+        scope_digest=request.shown.scope_digest,
+        policy_digest=request.scope.policy_digest,
+        why=request.why,
     )
 
 
