@@ -1,6 +1,6 @@
 """Secrets engines besides databases, set up as an admin would, and a client whose plan has them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -87,13 +87,15 @@ def request_of(name: str) -> TokenRequest:
     return token_request(name, values="")
 
 
-def asking_for(name: str, key: str | None = None, ttl: str = "600s") -> Entitlement:
+def asking_for(
+    name: str, key: str | None = None, ttl: str = "600s", *, policy: str = POLICY
+) -> Entitlement:
     """The entitlement as the task side asks for it: decided, with the ttl that is left."""
     caller = CallerFacts(SpiffeId.parse(JOB), 1000, IdentityMethod.JWT_SVID)
     keys = {} if key is None else {"it": key}
-    policy = load_policy([("policy.yaml", POLICY.encode())], DEFAULT_CLASSES)
+    loaded = load_policy([("policy.yaml", policy.encode())], DEFAULT_CLASSES)
     given = DecisionInput(caller, RequestFacts(name, public_keys=keys), datetime.now(UTC))
-    decision = decide(policy, given)
+    decision = decide(loaded, given)
     assert isinstance(decision, Scope), decision
     (only,) = decision.entitlements
     return replace(only, body={**only.body, "ttl": ttl}) if "ttl" in only.body else only
@@ -102,12 +104,26 @@ def asking_for(name: str, key: str | None = None, ttl: str = "600s") -> Entitlem
 @asynccontextmanager
 async def engines_running(directory: Path, postgres: Postgres) -> AsyncIterator[Ground]:
     """An OpenBao of its own, holding a plan with every engine."""
-    async with OpenBao.running(directory) as bao:
-        signer = Signer()
-        ground = Ground(bao.address, bao.root_token, postgres, signer, "pki", plan_from(POLICY))
-        async with ground.admin() as admin:
-            await set_up_engines(admin)
-            await admin.call("POST", "sys/auth/jwt", {"type": "jwt"})
-            await believe(admin, signer)
-        await ground.apply()
+    async with (
+        OpenBao.running(directory) as bao,
+        holding(bao, postgres, POLICY, set_up_engines) as ground,
+    ):
         yield ground
+
+
+@asynccontextmanager
+async def holding(
+    bao: OpenBao,
+    postgres: Postgres,
+    policy: str,
+    prepare: Callable[[BaoHttp], Awaitable[None]],
+) -> AsyncIterator[Ground]:
+    """Prepare an empty OpenBao, and apply the plan of this policy."""
+    signer = Signer()
+    ground = Ground(bao.address, bao.root_token, postgres, signer, "", plan_from(policy))
+    async with ground.admin() as admin:
+        await prepare(admin)
+        await admin.call("POST", "sys/auth/jwt", {"type": "jwt"})
+        await believe(admin, signer)
+    await ground.apply()
+    yield ground

@@ -8,6 +8,7 @@ import pytest
 
 from taskmint.model.scope import Json, ProofLevel
 from taskmint.policy.database import POSTGRESQL_CREATION, POSTGRESQL_REVOCATION, USERNAME_TEMPLATE
+from taskmint.policy.mysql import MARIADB_CREATION, MARIADB_REVOCATION
 from taskmint.policy.plan_objects import Plan
 from taskmint.vault.changes import changes
 from taskmint.vault.findings import findings, notes
@@ -196,8 +197,23 @@ def test_a_role_that_does_not_exist() -> None:
 def test_a_proof_that_only_postgresql_gives() -> None:
     """Sessions are promised on a database for which no probe is known."""
     mysql = with_connection(plugin_name="mysql-database-plugin", connection_details={})
-    assert {line.rpartition(": ")[2] for line in found(mysql)} == {
+    maria: dict[str, Json] = {
+        "creation_statements": [MARIADB_CREATION],
+        "revocation_statements": [MARIADB_REVOCATION],
+    }
+    held = replace(
+        mysql,
+        database_roles={
+            key: {**(role or {}), **maria} for key, role in mysql.database_roles.items()
+        },
+    )
+    assert {line.rpartition(": ")[2] for line in found(held)} == {
         "sessions is promised, and proven for PostgreSQL only"
+    }
+    assert any("never locks the account" in line for line in found(mysql))
+    other = with_connection(plugin_name="redis-database-plugin", connection_details={})
+    assert {line.rpartition(": ")[2] for line in found(other)} == {
+        "sessions is promised, and proven for PostgreSQL, MySQL and MariaDB only"
     }
 
 

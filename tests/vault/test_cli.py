@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from taskmint.cli.vault import vault
 from taskmint.policy.database import POSTGRESQL_REVOCATION
+from taskmint.policy.mysql import MARIADB_REVOCATION, MYSQL_REVOCATION
 from vault.ground import DAEMON, POLICY, Ground
 
 
@@ -158,6 +159,8 @@ async def test_statements_are_printed() -> None:
     printed = await run("statements", "postgresql")
     assert printed.exit_code == 0
     assert POSTGRESQL_REVOCATION in printed.output
+    assert MARIADB_REVOCATION in (await run("statements", "mariadb")).output
+    assert MYSQL_REVOCATION in (await run("statements", "mysql")).output
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,6 @@ import sys
 
 import click
 
-from taskmint.policy.database import (
-    POSTGRESQL_CREATION,
-    POSTGRESQL_PREPARATION,
-    POSTGRESQL_PROBE,
-    POSTGRESQL_REVOCATION,
-    USERNAME_TEMPLATE,
-)
 from taskmint.vault.apply import admin_door, write
 from taskmint.vault.changes import Change, changes
 from taskmint.vault.findings import findings, notes
@@ -20,6 +13,7 @@ from taskmint.vault.render import hcl, plain_json, terraform
 
 from .vault_options import EXIT_FINDING, Planned, Target, with_plan, with_server
 from .vault_standing import standing
+from .vault_statements import statements
 
 
 @click.group(name="vault")
@@ -28,6 +22,7 @@ def vault() -> None:
 
 
 vault.add_command(standing)
+vault.add_command(statements)
 
 
 @vault.command()
@@ -66,21 +61,6 @@ def apply(target: Target, *, yes: bool, prune: bool) -> None:
 def check(target: Target) -> None:
     """Compare the live server with the plan; exits 1 when anything is missing or wider."""
     sys.exit(asyncio.run(_check(target)))
-
-
-@vault.command()
-@click.argument("database", type=click.Choice(["postgresql"]))
-def statements(database: str) -> None:
-    """Print the recommended statements for a database, each tested as an ordinary account."""
-    del database
-    for title, text in (
-        ("preparation, run once in the database", POSTGRESQL_PREPARATION),
-        ("creation_statements of a role", POSTGRESQL_CREATION),
-        ("revocation_statements of a role", POSTGRESQL_REVOCATION),
-        ("creation_statements of a probe role (`apply` writes it)", POSTGRESQL_PROBE),
-        ("username_template of a connection (`apply` writes it)", USERNAME_TEMPLATE + "\n"),
-    ):
-        click.echo(f"-- {title}\n{text}")
 
 
 async def _apply(target: Target, *, yes: bool, prune: bool) -> None:

@@ -21,6 +21,7 @@ from .objects import (
 )
 
 _POSTGRESQL: Final = "postgresql-"
+_MYSQL: Final = "mysql-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +195,8 @@ def _allowed(patterns: Json, name: str) -> bool:
 
 def is_postgresql(connection: Fields) -> bool:
     return str(connection.get("plugin_name")).startswith(_POSTGRESQL)
+
+
+def is_mysql(connection: Fields) -> bool:
+    """Say whether a connection is by a plugin for MySQL or MariaDB."""
+    return str(connection.get("plugin_name")).startswith(_MYSQL)

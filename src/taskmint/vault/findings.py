@@ -12,9 +12,10 @@ from typing import Final
 
 from taskmint.model.scope import Json, ProofLevel
 from taskmint.policy.database import lint_creation, lint_revocation
+from taskmint.policy.mysql import lint_mysql_creation, lint_mysql_revocation
 from taskmint.policy.plan_objects import DatabaseRole, Plan
 
-from .changes import is_postgresql, lacks_certificate, stale
+from .changes import is_mysql, is_postgresql, lacks_certificate, stale
 from .issuing import issuing_findings
 from .live import Fields, Live
 from .objects import planned_objects
@@ -96,13 +97,21 @@ def _database_findings(role: DatabaseRole, live: Live) -> Iterator[str]:
         yield f"its connection {data.get('db_name')} does not exist"
         return
     yield from _clock_findings(role, data, live.mounts[role.mount])
-    if not is_postgresql(connection):
-        if role.proof is not ProofLevel.LEASE:
-            yield f"{role.proof} is promised, and proven for PostgreSQL only"
-        return
-    yield from lint_creation(_texts(data.get("creation_statements")))
-    if role.proof is not ProofLevel.LEASE or data.get("revocation_statements"):
-        yield from lint_revocation(_texts(data.get("revocation_statements")))
+    creation, revocation = (
+        _texts(data.get(f"{which}_statements")) for which in ("creation", "revocation")
+    )
+    if is_postgresql(connection):
+        yield from lint_creation(creation)
+        if role.proof is not ProofLevel.LEASE or revocation:
+            yield from lint_revocation(revocation)
+    elif is_mysql(connection):
+        yield from lint_mysql_creation(creation)
+        if role.proof is not ProofLevel.LEASE or revocation:
+            yield from lint_mysql_revocation(revocation)
+        if role.proof is ProofLevel.SESSIONS:
+            yield "sessions is promised, and proven for PostgreSQL only"
+    elif role.proof is not ProofLevel.LEASE:
+        yield f"{role.proof} is promised, and proven for PostgreSQL, MySQL and MariaDB only"
 
 
 def _clock_findings(role: DatabaseRole, data: Fields, mount: Fields) -> Iterator[str]:
