@@ -14,7 +14,8 @@ class MemoryLedger:
     """
     `full` fails every append; `full_at` fails the appends of one event; `doubt` is damage.
 
-    `unreadable` says how many times what is unfinished cannot be read.
+    `unreadable` says how many times what is unfinished cannot be read; `opened` is how many rows
+    there were when the daemon started, where a test says so.
     """
 
     full: bool = False
@@ -22,6 +23,7 @@ class MemoryLedger:
     entries: list[Entry] = field(default_factory=list)
     doubt: str | None = None
     unreadable: int = 0
+    opened: int | None = None
     gates: dict[TaskState, asyncio.Event] = field(default_factory=dict)  # hold rows of a state
     held: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -40,7 +42,7 @@ class MemoryLedger:
             self.unreadable -= 1
             raise Unavailable(Code.LEDGER_UNAVAILABLE, "the disk is away")
         by_task: dict[str, list[Entry]] = {}
-        for entry in self.entries:
+        for entry in self.entries[: self.opened]:
             if entry.task is not None:
                 by_task.setdefault(entry.task, []).append(entry)
         open_ones = (rows for rows in by_task.values() if _is_open(rows))

@@ -104,6 +104,7 @@ class LifeOfTasks(RuleBasedStateMachine):
         self.story = Story(loop, clock, vault)
         self.mortal: Mortal | None = None
         self.service: TaskService | None = None
+        self.recovery: asyncio.Task[None] | None = None
         self._start_daemon()
         for region in ("eu", "us", "eu"):
             self.start(region, unit=False, keyed=False)
@@ -287,7 +288,8 @@ class LifeOfTasks(RuleBasedStateMachine):
         )  # fmt: skip
         given = Settings("node-a", "boot-1", delivery_window=timedelta(seconds=5))
         self.service = TaskService(policy(story.text), outside, given, story.crashes.append)
-        self._run(self.service.recover())
+        story.ledger.opened = len(story.ledger.entries)
+        self.recovery = story.loop.create_task(self.service.recover())
 
     async def _put_down(self) -> None:
         """Everything of this daemon is gone, as after SIGKILL."""
@@ -430,6 +432,7 @@ class LifeOfTasks(RuleBasedStateMachine):
         owned = set().union(*(self._handles(task_id, newest=True) for task_id in views))
         assert story.vault.alive == owned
         # The ledger knows the same.
+        story.ledger.opened = None
         unfinished = self._run(story.ledger.unfinished())
         assert {rows[0].task for rows in unfinished.tasks} == set(views)
 
