@@ -10,10 +10,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BENCH_ARGS ?=
 UPGRADE ?=
+MUTANTS_AT_ONCE ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input --quiet
+PIP_MUTATE := $(VENV)-mutate/bin/python -m pip --disable-pip-version-check --no-input --quiet install
 INSTALL := $(PIP) install --require-hashes --no-build-isolation
 COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allow-unsafe \
 	--strip-extras --no-header --no-config --no-emit-options --no-emit-index-url \
@@ -22,7 +24,7 @@ COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allo
 PYTEST := $(BIN)/coverage run -m pytest --only-allowed-skips
 WAITING := tests/boot tests/demo tests/devstack tests/e2e tests/spire
 
-.PHONY: help demo test lint types bench dist format clean requirements
+.PHONY: help demo test lint types bench mutate dist format clean requirements
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | sort | while IFS=$$'\t' read -r name what; do \
@@ -58,6 +60,11 @@ types: $(VENV)/.stamp-dev  ## mypy --strict over src and tests
 bench: $(VENV)/.stamp-dev  ## the benchmark; BENCH_ARGS=--quick takes under a minute
 	$(BIN)/python tests/bench $(BENCH_ARGS)
 
+mutate: $(VENV)-mutate/.stamp  ## break the policy package in every way there is; the tests must notice
+	$(VENV)-mutate/bin/mutmut run --max-children $(MUTANTS_AT_ONCE) > .cache/mutate.log 2>&1 \
+		|| { tail -n 40 .cache/mutate.log; exit 1; }
+	$(VENV)-mutate/bin/python tests/policy/mutation.py
+
 format: $(VENV)/.stamp-dev  ## let ruff's formatter rewrite src and tests
 	$(BIN)/ruff format src tests
 
@@ -66,8 +73,8 @@ dist: $(VENV)/.stamp-build  ## the wheel and the source distribution, in dist/
 	$(BIN)/python -m hatchling build -d dist
 
 clean:  ## remove what the other targets made
-	rm -rf $(VENV) $(VENV)-requirements .coverage .coverage.* .mypy_cache .ruff_cache \
-		.pytest_cache .hypothesis dist demo.json bench.json
+	rm -rf $(VENV) $(VENV)-requirements $(VENV)-mutate mutants .coverage .coverage.* \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis dist demo.json bench.json
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 requirements: $(VENV)-requirements/.stamp  ## regenerate requirements/*.txt; UPGRADE=--upgrade moves versions
@@ -80,6 +87,8 @@ requirements: $(VENV)-requirements/.stamp  ## regenerate requirements/*.txt; UPG
 	$(COMPILE) $(UPGRADE) -c requirements/demo.txt -c requirements/otel.txt \
 		-c requirements/build.txt --extra demo --extra otel --extra dev \
 		-o requirements/dev.txt pyproject.toml
+	$(COMPILE) $(UPGRADE) -c requirements/dev.txt -c requirements/build.txt --extra demo \
+		--extra otel --extra dev --extra mutate -o requirements/mutate.txt pyproject.toml
 
 $(VENV)/.stamp-build: requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "taskmint needs Python 3.11 or later; set PYTHON=")'
@@ -94,6 +103,13 @@ $(VENV)/.stamp-demo: $(VENV)/.stamp-build requirements/demo.txt pyproject.toml
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-demo requirements/dev.txt
 	$(INSTALL) -r requirements/dev.txt
+	@touch $@
+
+$(VENV)-mutate/.stamp: requirements/build.txt requirements/mutate.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)-mutate
+	$(PIP_MUTATE) --require-hashes -r requirements/build.txt
+	$(PIP_MUTATE) --require-hashes --no-build-isolation -r requirements/mutate.txt
+	$(PIP_MUTATE) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)-requirements/.stamp:

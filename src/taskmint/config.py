@@ -157,9 +157,14 @@ class VaultSettings(YamlModel):
 
 
 class PolicySettings(YamlModel):
-    """Policy files, and directories whose *.yaml files are read in order of name."""
+    """
+    Policy files, and directories whose *.yaml files are read in order of name.
+
+    With `watch` they are read again when they have changed.
+    """
 
     files: Annotated[tuple[AbsolutePath, ...], NonEmpty] = ("/etc/taskmint/policy.d",)
+    watch: Boolean = False
 
 
 class LedgerSettings(YamlModel):

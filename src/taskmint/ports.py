@@ -270,6 +270,7 @@ class Event(StrEnum):
     DAEMON_STARTED = "daemon_started"
     DAEMON_STOPPED = "daemon_stopped"
     POLICY_LOADED = "policy_loaded"
+    POLICY_REFUSED = "policy_refused"  # the one of before stays in force
     DENIED = "denied"
     INTENT = "intent"
     ACCESSOR = "accessor"

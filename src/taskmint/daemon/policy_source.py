@@ -12,6 +12,7 @@ from taskmint.policy.plan_objects import Plan, PlanSettings
 from taskmint.policy.support import unsupported
 
 from .files import read_policy_files
+from .policy_watch import Fingerprint, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +25,15 @@ class InForce:
 
 @dataclass(frozen=True, slots=True)
 class PolicySource:
-    """Where the policy comes from; `load` blocks, so it runs in a thread."""
+    """Where the policy comes from; both methods block, so they run in a thread."""
 
     files: Sequence[str]
     classes: Mapping[str, ClassClocks]
     settings: PlanSettings
+
+    def fingerprint(self) -> Fingerprint:
+        """What tells these files from others, taken before they are read."""
+        return fingerprint(self.files)
 
     def load(self) -> InForce:
         """Read, parse, plan. Raises ConfigError(policy_invalid) with every finding."""

@@ -125,6 +125,7 @@ async def _build(
     source = PolicySource(
         config.policy.files, config.class_clocks(), from_config.plan_settings(config)
     )
+    seen = await asyncio.to_thread(source.fingerprint)
     in_force = await asyncio.to_thread(source.load)
     node = await asyncio.to_thread(node_id, config.node.id, Path(config.ledger.path).parent)
     boot_id = (await asyncio.to_thread(_BOOT_ID.read_text)).strip()
@@ -185,6 +186,8 @@ async def _build(
     )
     return Parts(
         source=source,
+        seen=seen,
+        watched=config.policy.watch,
         in_force=in_force,
         node=node,
         clock=clock,

@@ -22,6 +22,7 @@ from taskmint.identity.peers import PeerReader
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.housekeeping import export_heads, keep_retention
 from taskmint.ledger.sqlite import SqliteLedger
+from taskmint.model.scope import Json
 from taskmint.ports import Authorities, Clock, Entry, Event, Identity
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
@@ -29,15 +30,20 @@ from taskmint.vault.client import VaultClient
 
 from .announcing import Announcer
 from .policy_source import InForce, PolicySource
+from .policy_watch import Fingerprint, watch
 
+_WATCH_SECONDS: Final = 1.0
+_FINDINGS_RECORDED: Final = 20
 _HEAD_INTERVAL: Final = timedelta(minutes=1)
 
 
 @dataclass(slots=True)
 class Parts:
-    """Everything below the sockets; `in_force` is replaced by a reload."""
+    """Everything below the sockets; `seen` and `in_force` are replaced by a reload."""
 
     source: PolicySource
+    seen: Fingerprint
+    watched: bool
     in_force: InForce
     node: str
     clock: Clock
@@ -75,7 +81,7 @@ class Running:
         self._stop = asyncio.Event()
         self._reload_asked = asyncio.Event()
         self._reloading = asyncio.Lock()
-        self.reload_failed = False
+        self.reload_failed = False  # what lies on disk; an older policy is in force
 
     # --- what signals do -------------------------------------------------------------------
 
@@ -147,6 +153,7 @@ class Running:
                     group.create_task(self._announcer.follow(parts.node), name="readiness"),
                     group.create_task(self._parts.service.recover(), name="recovery"),
                     group.create_task(self._reload_when_asked(), name="reloads"),
+                    group.create_task(self._watch_policy(), name="policy watch"),
                     group.create_task(self._fail_on_crash(), name="crash"),
                     group.create_task(self._follow_authorities(), name="authorities"),
                 ]
@@ -168,31 +175,48 @@ class Running:
         """
         async with self._reloading:
             parts = self._parts
-            self.reload_failed = True  # until it has not
-            in_force = await asyncio.to_thread(parts.source.load)
-            self.reload_failed = False
-            parts.in_force = in_force
+            parts.seen = await asyncio.to_thread(parts.source.fingerprint)
+            try:
+                in_force = await asyncio.to_thread(parts.source.load)
+            except ConfigError as error:
+                await self._refuse(error)
+                raise
+            parts.in_force, self.reload_failed = in_force, False
             parts.vault.swap_plan(in_force.plan)
             ended = parts.service.adopt_policy(in_force.policy)
             await self._record(Event.POLICY_LOADED)
             self._log.info("policy_loaded", digest=in_force.policy.digest, ended=ended)
             return ReloadReply(policy_digest=in_force.policy.digest, ended=ended)
 
+    async def _refuse(self, error: ConfigError) -> None:
+        """Keep the policy of before, and raise the alarm: log, gauge and ledger."""
+        self.reload_failed = True
+        findings: list[Json] = [str(finding) for finding in error.findings]
+        self._log.error("policy_refused", findings=findings)
+        recorded = findings[:_FINDINGS_RECORDED]
+        await self._record(Event.POLICY_REFUSED, {"findings": recorded, "count": len(findings)})
+
     async def _reload_when_asked(self) -> None:
         while True:
             await self._reload_asked.wait()
             self._reload_asked.clear()
-            self._announcer.reloading()
-            try:
-                await self.reload()
-            except ConfigError as error:
-                # The old policy stays in force; whoever sent the signal reads it here.
-                self._log.error(
-                    "policy_refused", findings=[str(finding) for finding in error.findings]
-                )
-                self._announcer.reloaded("a policy was refused, the old one is in force")
-            else:
-                self._announcer.reloaded()
+            await self._reload_quietly()
+
+    async def _reload_quietly(self) -> None:
+        """Reload for whoever gets no answer: a signal, a change of the files."""
+        self._announcer.reloading()
+        try:
+            await self.reload()
+        except ConfigError:  # told already, where it was found
+            self._announcer.reloaded("a policy was refused, the old one is in force")
+        else:
+            self._announcer.reloaded()
+
+    async def _watch_policy(self) -> None:
+        parts = self._parts
+        if parts.watched:
+            source, quietly = parts.source, self._reload_quietly
+            await watch(source.fingerprint, lambda: parts.seen, quietly, _WATCH_SECONDS)
 
     async def _follow_authorities(self) -> None:
         """End what rests on an authority that the agent withdraws (P4)."""
@@ -206,12 +230,13 @@ class Running:
     async def _fail_on_crash(self) -> None:
         await asyncio.shield(self._parts.crash)  # a stop must not cancel what others may set
 
-    async def _record(self, event: Event) -> None:
+    async def _record(self, event: Event, more: Mapping[str, Json] | None = None) -> None:
         parts = self._parts
-        facts = {
+        facts: dict[str, Json] = {
             "policy_digest": parts.in_force.policy.digest,
             "plan_digest": parts.in_force.plan.digest,
             "version": importlib.metadata.version("taskmint"),
+            **(more or {}),
         }
         try:
             await parts.ledger.append(Entry(event, parts.clock.utcnow(), facts=facts))
