@@ -9,11 +9,10 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NoReturn, TextIO
+from typing import Final, TextIO
 
 import click
 
@@ -21,31 +20,22 @@ from taskmint.errors import Unavailable
 from taskmint.ledger.chain import Head
 from taskmint.ledger.export import exported_heads, header_json, row_json
 from taskmint.ledger.files import set_aside
-from taskmint.ledger.reader import LedgerReader
 from taskmint.ledger.rows import StoredRow
 from taskmint.ledger.task_record import task_record
 from taskmint.model.scope import Json
-from taskmint.model.task_id import parse_task_id
+from taskmint.model.task_id import parse_task_id, vault_name
 
-EXIT_FINDING: Final = 1
-EXIT_UNREACHABLE: Final = 3
+from .audit_find import find
+from .audit_options import (
+    EXIT_FINDING,
+    ledger_option,
+    output_option,
+    reading,
+    shown,
+    unreachable,
+)
+
 FOLLOW_SECONDS: Final = 0.5
-
-_ledger = click.option(
-    "--ledger",
-    "path",
-    default="/var/lib/taskmint/ledger.db",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The ledger's file.",
-)
-_output = click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs.",
-)
 
 
 def _heads(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> tuple[Head, ...]:
@@ -65,28 +55,16 @@ def _logged_heads(log: TextIO, genesis: str) -> tuple[Head, ...]:
     return heads
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[LedgerReader]:
-    try:
-        with LedgerReader.open(path) as reader:
-            yield reader
-    except Unavailable as error:
-        _unreachable(error)
-
-
-def _unreachable(error: Unavailable) -> NoReturn:
-    fix = f"; {error.fix}" if error.fix else ""
-    click.echo(f"taskmint: {error.detail}{fix}", err=True)
-    sys.exit(EXIT_UNREACHABLE)
-
-
 @click.group()
 def audit() -> None:
     """Verify and read the ledger."""
 
 
+audit.add_command(find)
+
+
 @audit.command()
-@_ledger
+@ledger_option
 @click.option(
     "--head",
     "heads",
@@ -101,14 +79,14 @@ def audit() -> None:
     type=click.File(errors="replace"),
     help="The daemon's log, `-` for standard input: every head in it is checked.",
 )
-@_output
+@output_option
 def verify(path: Path, heads: tuple[Head, ...], log: TextIO | None, output: str) -> None:
     """
     Check every row, every link and every clear value; exit 1 when anything is wrong.
 
     For instance: journalctl -u taskmint -o cat | taskmint audit verify --heads -
     """
-    with _reading(path) as reader:
+    with reading(path) as reader:
         logged = _logged_heads(log, reader.header.genesis) if log else ()
         findings = list(reader.findings((*heads, *logged)))
         rows, head, begins = reader.count(), reader.head(), reader.begins()
@@ -125,7 +103,7 @@ def verify(path: Path, heads: tuple[Head, ...], log: TextIO | None, output: str)
         )
     else:
         for finding in findings:
-            click.echo(f"row {finding.position}: {finding.kind}: {_shown(finding.detail)}")
+            click.echo(f"row {finding.position}: {finding.kind}: {shown(finding.detail)}")
         verdict = f"{len(findings)} findings" if findings else "intact"
         click.echo(f"{verdict}: {rows} rows of node {header['node']}, head {head or 'none'}")
         if begins > 1:
@@ -135,49 +113,50 @@ def verify(path: Path, heads: tuple[Head, ...], log: TextIO | None, output: str)
 
 @audit.command()
 @click.argument("task")
-@_ledger
-@_output
+@ledger_option
+@output_option
 def show(task: str, path: Path, output: str) -> None:
     """Tell one task's story: who, why, what was decided, how it ended, how long that took."""
     task_id = parse_task_id(task)
     if task_id is None:
         raise click.UsageError("a task id is tm_ and 26 characters")
-    with _reading(path) as reader:
+    with reading(path) as reader:
         rows = tuple(reader.rows_of(task_id))
+        name = vault_name(reader.header.node, task_id)
     if not rows:
         click.echo(f"taskmint: no row of {task} stands in {path}", err=True)
         sys.exit(EXIT_FINDING)
-    record = dataclasses.asdict(task_record(rows))
+    record = {**dataclasses.asdict(task_record(rows)), "name_in_vault": name}
     if output == "json":
         _print_json({**record, "rows": [row_json(stored) for stored in rows]})
         return
     for name, value in record.items():
-        if value is not None:
+        if value not in (None, []):
             text = value if isinstance(value, str) else json.dumps(value)
-            click.echo(f"{name.replace('_', ' '):<19} {_shown(text)}")
+            click.echo(f"{name.replace('_', ' '):<19} {shown(text)}")
     for stored in rows:
         _print_row(stored)
 
 
 @audit.command()
-@_ledger
+@ledger_option
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Only rows behind this one.")
 def export(path: Path, after: int) -> None:
     """Print the ledger as JSON lines, its header first; each row can be verified from its line."""
-    with _reading(path) as reader:
+    with reading(path) as reader:
         _print_json(header_json(reader.header))
         for stored in reader.rows(after):
             _print_json(row_json(stored))
 
 
 @audit.command()
-@_ledger
+@ledger_option
 @click.option("-n", "--lines", type=click.IntRange(min=0), default=10, show_default=True)
 @click.option("-f", "--follow", is_flag=True, help="Go on with new rows until interrupted.")
-@_output
+@output_option
 def tail(path: Path, lines: int, output: str, *, follow: bool) -> None:
     """Print the newest rows."""
-    with _reading(path) as reader:
+    with reading(path) as reader:
         head = reader.head()
         newest = reader.newest(lines)
     _print_rows(newest, output)
@@ -185,14 +164,14 @@ def tail(path: Path, lines: int, output: str, *, follow: bool) -> None:
     with suppress(KeyboardInterrupt):
         while follow:
             time.sleep(FOLLOW_SECONDS)
-            with _reading(path) as reader:
+            with reading(path) as reader:
                 fresh = tuple(reader.rows(last))
             _print_rows(fresh, output)
             last = fresh[-1].row.position if fresh else last
 
 
 @audit.command("set-aside")
-@_ledger
+@ledger_option
 def aside(path: Path) -> None:
     """
     Move a damaged ledger out of the stopped daemon's way, and keep it.
@@ -203,7 +182,7 @@ def aside(path: Path) -> None:
     try:
         kept = set_aside(path, datetime.now(UTC).strftime("set-aside-%Y%m%dT%H%M%SZ"))
     except Unavailable as error:
-        _unreachable(error)
+        unreachable(error)
     click.echo(f"the ledger is kept as {kept}; the next start makes a new one")
 
 
@@ -224,13 +203,8 @@ def _print_row(stored: StoredRow) -> None:
         body.task or "-",
         body.state or "-",
     )
-    click.echo(_shown(" ".join(words)))
+    click.echo(shown(" ".join(words)))
 
 
 def _print_json(value: dict[str, Json]) -> None:
     click.echo(json.dumps(value))
-
-
-def _shown(text: str) -> str:
-    """Return text that cannot move a terminal's cursor."""
-    return text if text.isprintable() else json.dumps(text)

@@ -14,6 +14,7 @@ from taskmint.ports import Event
 
 from .export import parsed
 from .rows import StoredRow
+from .traces import traces_left
 
 PURGED = "[purged]"
 
@@ -22,6 +23,8 @@ PURGED = "[purged]"
 class TaskRecord:
     """
     One task, as the ledger tells it. None: it did not come to that, or no row says.
+
+    `user_names` and `serials` are what others see of it, of all its revisions.
 
     `lived_seconds` counts from the intent to the end, `revocation_seconds` from the end to the
     proof. Purged texts read `[purged]`.
@@ -42,6 +45,8 @@ class TaskRecord:
     policy_digest: str | None
     requested_at: str
     active_at: str | None
+    user_names: list[Json]
+    serials: list[Json]
     ended_at: str | None
     cause: str | None
     revoked_at: str | None
@@ -52,7 +57,7 @@ class TaskRecord:
 def task_record(rows: Sequence[StoredRow]) -> TaskRecord:
     """Tell one task's story from its rows, at least one, in order."""
     first = rows[0]
-    facts = _facts(first)
+    facts, left = _facts(first), traces_left(rows)
     scope = _object(facts.get("scope"))
     free = _free_text(first)
     at = {row.row.body.event: row.row.body.at for row in rows}
@@ -77,6 +82,8 @@ def task_record(rows: Sequence[StoredRow]) -> TaskRecord:
         policy_digest=_text(facts.get("policy_digest") or scope.get("policy_digest")),
         requested_at=first.row.body.at,
         active_at=at.get(Event.ACTIVE),
+        user_names=left["user_names"],
+        serials=left["serials"],
         ended_at=ended,
         cause=_text(ending.get("cause") or proof.get("cause")),
         revoked_at=revoked,
