@@ -17,6 +17,7 @@ class Failpoint(StrEnum):
 
     BEFORE_INTENT = "before_intent"
     AFTER_INTENT = "after_intent"
+    AFTER_WRITE = "after_write"
     AFTER_TOKEN = "after_token"
     AFTER_ACCESSOR = "after_accessor"
     AFTER_MINT = "after_mint"
@@ -25,6 +26,7 @@ class Failpoint(StrEnum):
     AFTER_ENDING = "after_ending"
     AFTER_REVOKE_LEASE = "after_revoke_lease"
     AFTER_REVOKE_TOKEN = "after_revoke_token"
+    AFTER_DELETE = "after_delete"
     AFTER_REVOKED = "after_revoked"
     LEDGER_BEFORE_COMMIT = "ledger_before_commit"
     LEDGER_AFTER_COMMIT = "ledger_after_commit"

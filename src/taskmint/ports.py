@@ -15,7 +15,7 @@ from .errors import Limit
 from .model.approval import Statement, Vouched
 from .model.caller import Caller
 from .model.peer import Peer
-from .model.scope import BindKind, Entitlement, Json, Scope
+from .model.scope import BindKind, Entitlement, Ephemeral, Json, Scope
 from .model.secret import Secret
 from .model.state import EndCause, TaskState
 from .model.task_id import TaskId
@@ -227,6 +227,14 @@ class ProbeResult:
     roles: int  # roles left behind, without login: `disabled`
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An object that was written for a task; its path below /v1/."""
+
+    path: str
+    task: TaskId
+
+
 class Vault(Protocol):
     """
     Mints, renews and takes back. Each call satisfies the plan's predicate before it is sent (P3).
@@ -238,6 +246,9 @@ class Vault(Protocol):
 
     async def create_task_token(self, request: TokenRequest) -> TaskToken:
         """Create by role (auth/token/create/:role)."""
+
+    async def write(self, request: TokenRequest, ephemeral: Ephemeral) -> None:
+        """Write what must exist before the task of this token can mint; once."""
 
     async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
         """Make the entitlement's one request with the task token."""
@@ -256,6 +267,12 @@ class Vault(Protocol):
 
     async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
         """Fetch the issuer's revocation list; True only when it names the certificate."""
+
+    async def delete(self, path: str) -> None:
+        """Delete an object that was written for a task; that it is not there is success."""
+
+    async def written(self, node: str) -> Sequence[Written]:
+        """List what was written for tasks of this node and not deleted yet, whoever wrote it."""
 
     def ready(self) -> str | None:
         """None when tasks can be started now, else the reason why not."""
@@ -344,11 +361,14 @@ class VaultCall(StrEnum):
     """What a call to Vault is for."""
 
     CREATE_TOKEN = "create_token"
+    WRITE = "write"
     MINT = "mint"
     RENEW = "renew"
     REVOKE = "revoke"
     LOOK_UP = "look_up"
     PROBE = "probe"
+    DELETE = "delete"
+    LIST = "list"
 
 
 class Answered(StrEnum):

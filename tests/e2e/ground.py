@@ -19,7 +19,9 @@ from taskmint.devstack.psql import Answer, query
 from taskmint.devstack.registration import Entry
 from taskmint.devstack.stack import Stack
 from taskmint.devstack.stack_files import WORKLOAD_ID
+from taskmint.devstack.vault_setup import set_up_task_connection
 from taskmint.model.secret import Secret
+from taskmint.policy.database import POSTGRESQL_REVOCATION
 
 from plugins.canaries import Canaries
 
@@ -47,6 +49,13 @@ tasks:
     ends: {deadline_only: true}
     scope:
       warehouse: {secret: {mount: database, path: creds/orders-ro-eu, proof: login}}
+      books:
+        database:
+          mount: database
+          connection: tasks
+          creation: [CREATION, 'GRANT orders_ro_eu TO "{{name}}"']
+          revocation: [REVOCATION]
+          proof: sessions
   e2e-beating:
     owner: team-tests@example.org
     class: batch
@@ -57,6 +66,9 @@ tasks:
     scope:
       reader: {token: {policy: e2e-reader}}
 """
+
+
+CREATION = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
 
 
 @dataclass(frozen=True)
@@ -127,7 +139,10 @@ async def lay_ground(stack: Stack) -> None:
     async with stack.admin() as vault:
         rule = 'path "auth/token/lookup-self" { capabilities = ["read"] }'
         await vault.call("POST", f"sys/policies/acl/{HAND_POLICY}", {"policy": rule})
-    await asyncio.to_thread(_write, stack.paths.policy / "e2e.yaml", POLICY)
+        await set_up_task_connection(vault, stack.postgres)
+    text = POLICY.replace("CREATION", json.dumps(CREATION))
+    text = text.replace("REVOCATION", json.dumps(POSTGRESQL_REVOCATION))
+    await asyncio.to_thread(_write, stack.paths.policy / "e2e.yaml", text)
     await stack.workload_api.register(Entry(WORKLOAD_ID, os.path.realpath("/proc/self/exe")))
     await stack.apply()
 

@@ -1,11 +1,11 @@
 """One incarnation of a daemon, as the world behind its ports sees it: slow, cut off, or dead."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from taskmint.model.scope import Entitlement
+from taskmint.model.scope import Entitlement, Ephemeral
 from taskmint.ports import (
     Entry,
     Minted,
@@ -14,6 +14,7 @@ from taskmint.ports import (
     TaskToken,
     TokenRequest,
     Unfinished,
+    Written,
 )
 
 from fakes.ledger import MemoryLedger
@@ -34,6 +35,7 @@ class Mortal:
     ledger: MemoryLedger
     outage: asyncio.Event
     dead: bool = False
+    never: list["asyncio.Future[None]"] = field(default_factory=list)
 
     async def there(self) -> None:
         """On the way to Vault: away now means that nothing was created."""
@@ -50,7 +52,9 @@ class Mortal:
     async def _leg(self) -> None:
         await asyncio.sleep(LEG)
         if self.dead:
-            await asyncio.get_running_loop().create_future()
+            # Held, since the loop itself holds no task that waits for what never comes.
+            self.never.append(asyncio.get_running_loop().create_future())
+            await self.never[-1]
 
     async def create_task_token(self, request: TokenRequest) -> TaskToken:
         """As the fake."""
@@ -58,6 +62,23 @@ class Mortal:
         token = await self.vault.create_task_token(request)
         await self.back()
         return token
+
+    async def write(self, request: TokenRequest, ephemeral: Ephemeral) -> None:
+        """As the fake."""
+        await self.there()
+        await self.vault.write(request, ephemeral)
+        await self.back()
+
+    async def delete(self, path: str) -> None:
+        """As the fake."""
+        await self.there()
+        await self.vault.delete(path)
+        await self.back()
+
+    async def written(self, node: str) -> list[Written]:
+        """As the fake."""
+        await self.there()
+        return await self.vault.written(node)
 
     async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
         """As the fake."""

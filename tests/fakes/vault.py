@@ -9,9 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from taskmint.errors import BackendFailed, Code, Unavailable
-from taskmint.model.scope import ISSUED, Entitlement, Json
+from taskmint.model.scope import ISSUED, Entitlement, Ephemeral, Json
 from taskmint.model.secret import Secret
-from taskmint.ports import Minted, ProbeResult, Revocable, RevocableKind, TaskToken, TokenRequest
+from taskmint.model.task_id import parse_revision_name
+from taskmint.ports import (
+    Minted,
+    ProbeResult,
+    Revocable,
+    RevocableKind,
+    TaskToken,
+    TokenRequest,
+    Written,
+)
 
 
 def away(*, created_nothing: bool = True) -> Unavailable:
@@ -63,6 +72,7 @@ class FakeVault:
     accessors: list[str] = field(default_factory=list)
     requests: list[TokenRequest] = field(default_factory=list)
     things: dict[str, _Thing] = field(default_factory=dict)
+    objects: dict[str, dict[str, Json]] = field(default_factory=dict)  # written for one task
     quiet: asyncio.Event = field(default_factory=asyncio.Event)  # nothing is alive any more
     pulse: asyncio.Condition = field(default_factory=asyncio.Condition)
     numbers: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -88,9 +98,30 @@ class FakeVault:
         self._maybe_lost("create_task_token")
         return TaskToken(Secret(f"s.{accessor}-canary-token"), accessor, self.ttl)
 
+    async def write(self, request: TokenRequest, ephemeral: Ephemeral) -> None:
+        """Keep an object by its path."""
+        del request
+        await self._called("write")
+        self.objects[ephemeral.path] = dict(ephemeral.body)
+        self._maybe_lost("write")
+
+    async def delete(self, path: str) -> None:
+        """Forget an object."""
+        await self._called("delete")
+        self.objects.pop(path, None)
+
+    async def written(self, node: str) -> list[Written]:
+        """Those whose names say so."""
+        await self._called("written")
+        told = {path: parse_revision_name(path.rpartition(".")[2]) for path in self.objects}
+        return [Written(path, name[1]) for path, name in told.items() if name and name[0] == node]
+
     async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
         """Make a lease that the token owns."""
         await self._called("mint")
+        first = entitlement.ephemeral
+        if first is not None and first.path not in self.objects:
+            raise BackendFailed(Code.VAULT_ERROR, "unknown role")
         lease = f"{entitlement.mount}/{entitlement.path}/{next(self.numbers)}"
         self.things[lease] = self._made(token.accessor)
         self._maybe_lost("mint")
@@ -123,6 +154,9 @@ class FakeVault:
             await asyncio.sleep(0.01)
         if not self._works(revocable.id):
             raise BackendFailed(Code.VAULT_ERROR, "no such lease")
+        role = revocable.id.rpartition("/")[0].replace("/creds/taskmint-db-", "/roles/taskmint-db-")
+        if "/roles/" in role and role not in self.objects:
+            raise BackendFailed(Code.VAULT_ERROR, "its role is gone")
         self.things[revocable.id].expires = self.now() + increment.total_seconds()
         return increment
 

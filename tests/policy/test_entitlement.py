@@ -134,7 +134,7 @@ def test_an_ephemeral_database_role_carries_its_statements() -> None:
     assert (made.kind, made.method, made.path, made.proof) == (
         EntitlementKind.DATABASE,
         "GET",
-        "creds/taskmint-db-report.warehouse",
+        "creds/taskmint-db-report.warehouse.eu",
         ProofLevel.LOGIN,
     )
     assert made.body == {
@@ -144,6 +144,8 @@ def test_an_ephemeral_database_role_carries_its_statements() -> None:
             'GRANT SELECT ON orders_eu TO "{{name}}"',
         ],
         "revocation_statements": ['DROP ROLE "{{username}}"'],
+        "default_ttl": "60s",
+        "max_ttl": "1860s",
     }
 
 

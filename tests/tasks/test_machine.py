@@ -56,6 +56,8 @@ tasks:
     scope:
       warehouse: {secret: {mount: database, path: "creds/orders-ro-{region}"}}
       archive: {secret: {mount: kv, path: "data/archive"}}
+      books:
+        database: {mount: database, connection: tasks, creation: [a], revocation: [b]}
 """
 NARROW: Final = WIDE.replace("enum: [eu, us]", "enum: [eu]")
 
@@ -295,12 +297,14 @@ class LifeOfTasks(RuleBasedStateMachine):
         """Everything of this daemon is gone, as after SIGKILL."""
         if self.mortal is not None:
             self.mortal.dead = True
-        self.service = None
+        # Held until its work is over: the loop itself holds no task that waits for nothing.
+        service, self.service = self.service, None
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             for task in others:
                 task.cancel()
             await asyncio.gather(*others, return_exceptions=True)
         self.story.processes.forget()
+        del service
 
     def _forget_orders(self) -> None:
         """An operator's order that was not on the disk died with the daemon, as far as we know."""
@@ -431,6 +435,10 @@ class LifeOfTasks(RuleBasedStateMachine):
         # P8: what is alive in Vault is what live tasks own, all of it and nothing else.
         owned = set().union(*(self._handles(task_id, newest=True) for task_id in views))
         assert story.vault.alive == owned
+        # P1: what was written for single tasks is what these leases need.
+        written = {lease.rpartition("/")[0] for lease in owned if "/taskmint-db-" in lease}
+        assert {path.replace("/roles/", "/creds/") for path in story.vault.objects} == written
+        assert len(written) == len(views)
         # The ledger knows the same.
         story.ledger.opened = None
         unfinished = self._run(story.ledger.unfinished())

@@ -1,6 +1,7 @@
 """What the Vault tests share: a policy and its plan, SVIDs signed here, and an OpenBao set up."""
 
 import asyncio
+import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -68,6 +69,25 @@ tasks:
     scope:
       vault:
         token: {policy: reader, ttl: 10m, num_uses: 3}
+"""
+
+# A role for each task, on a connection kept for such roles.
+KEEPER = f"""\
+  keeper:
+    owner: team-orders@example.org
+    class: batch
+    who: ["spiffe://example.org/ns/orders/sa/keeper"]
+    parameters: {{region: {{enum: [eu, us]}}}}
+    deadline: {{default: 5m, max: 30m}}
+    ends: {{bind: [peer]}}
+    scope:
+      books:
+        database:
+          mount: MOUNT
+          connection: tasks
+          creation: [{json.dumps(_CREATE)}, 'GRANT orders_ro_{{region}} TO "{{{{name}}}}"']
+          revocation: [{json.dumps(POSTGRESQL_REVOCATION)}]
+          proof: sessions
 """
 
 
@@ -143,6 +163,19 @@ class Ground:
             async for _ in write(door, wanted):
                 pass
 
+    def books(self, name: str, region: str = "eu") -> Entitlement:
+        """The database entitlement of `keeper`, for a revision of this name."""
+        (role,) = (item for item in self.plan.task_roles if item.beginning.endswith(f".{region}"))
+        made = Entitlement(
+            "books",
+            EntitlementKind.DATABASE,
+            self.mount,
+            f"creds/{role.beginning}",
+            body=role.fields,
+            proof=ProofLevel.SESSIONS,
+        )
+        return made.for_task(name)
+
     def warehouse(self, region: str = "eu") -> Entitlement:
         """The database entitlement of `report`."""
         return Entitlement(
@@ -169,7 +202,7 @@ async def set_up(
     address: str, root_token: Secret[str], postgres: Postgres, signer: Signer, mount: str
 ) -> Ground:
     """Do what an admin does before `taskmint vault apply`, then apply."""
-    plan = plan_from(POLICY.replace("MOUNT", mount))
+    plan = plan_from((POLICY + KEEPER).replace("MOUNT", mount))
     ground = Ground(address, root_token, postgres, signer, mount, plan)
     async with ground.admin() as admin:
         await _database(admin, postgres, mount)
@@ -200,6 +233,7 @@ async def _database(admin: BaoHttp, postgres: Postgres, mount: str) -> None:
         "allowed_roles": ["orders-ro-eu", "orders-ro-us"],
     }
     await admin.call("POST", f"{mount}/config/orders", connection)
+    await admin.call("POST", f"{mount}/config/tasks", connection | {"allowed_roles": []})
     for region in ("eu", "us"):
         await admin.call(
             "POST",

@@ -10,14 +10,14 @@ from click.testing import CliRunner, Result
 from taskmint.cli.vault import vault
 from taskmint.policy.database import POSTGRESQL_REVOCATION
 from taskmint.policy.mysql import MARIADB_REVOCATION, MYSQL_REVOCATION
-from vault.ground import DAEMON, POLICY, Ground
+from vault.ground import DAEMON, KEEPER, POLICY, Ground
 
 
 @pytest.fixture
 def policy(tmp_path: Path) -> Path:
     """The policy that the server holds, in a file."""
     file = tmp_path / "policy.yaml"
-    file.write_text(POLICY.replace("MOUNT", "warehouse"))
+    file.write_text((POLICY + KEEPER).replace("MOUNT", "warehouse"))
     file.chmod(0o644)
     return file
 

@@ -8,8 +8,9 @@ import pytest
 
 from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
 from taskmint.policy.acl import parse
+from taskmint.policy.definition import AFTER_DEADLINE
 from taskmint.policy.enumerate import Combination, EnumeratedDefinition
-from taskmint.policy.plan import AFTER_DEADLINE, plan_of
+from taskmint.policy.plan import plan_of
 from taskmint.policy.plan_objects import Plan, PlanSettings
 from vault.ground import DAEMON, POLICY, plan_from
 

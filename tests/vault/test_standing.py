@@ -24,7 +24,7 @@ from taskmint.vault.standing import (
     leftovers,
     of_node,
 )
-from vault.ground import NODE, POLICY, Ground, plan_from, token_request
+from vault.ground import KEEPER, NODE, POLICY, Ground, plan_from, token_request
 
 PLAN = plan_from(POLICY.replace("MOUNT", "warehouse"))
 NOW = datetime(2026, 12, 2, 12, tzinfo=UTC)
@@ -39,7 +39,7 @@ TOKEN = FoundToken(
     task=TASK,
     created=AGO,
 )
-NOTHING = Found((), {}, frozenset(), frozenset({"taskmint-daemon"}))
+NOTHING = Found((), (), {}, frozenset(), frozenset({"taskmint-daemon"}))
 LIVE = Live({}, {}, {}, {}, {}, frozenset(PLAN.policies), frozenset(PLAN.token_roles), {})
 
 
@@ -134,7 +134,7 @@ def test_everything_of_a_node_that_is_gone() -> None:
 def policy(tmp_path: Path) -> Path:
     """The policy that the server holds, in a file."""
     file = tmp_path / "policy.yaml"
-    file.write_text(POLICY.replace("MOUNT", "warehouse"))
+    file.write_text((POLICY + KEEPER).replace("MOUNT", "warehouse"))
     file.chmod(0o644)
     return file
 

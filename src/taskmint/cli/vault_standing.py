@@ -17,7 +17,16 @@ from taskmint.policy.plan_objects import Plan
 from taskmint.vault.apply import admin_door
 from taskmint.vault.http import Door
 from taskmint.vault.live import read_live
-from taskmint.vault.standing import Leftover, LiveTasks, leftovers, of_node, read_found, reap
+from taskmint.vault.standing import (
+    Leftover,
+    LiveTasks,
+    delete,
+    leftovers,
+    objects_of_node,
+    of_node,
+    read_found,
+    reap,
+)
 
 from .vault_options import EXIT_FINDING, EXIT_USAGE, Target, leave, with_plan, with_server
 
@@ -83,13 +92,23 @@ async def _standing(
 
 
 async def _reap(door: Door, plan: Plan, node: str, *, yes: bool) -> None:
-    listed = list(of_node(await read_found(door, plan), node, datetime.now(UTC)))
+    found = await read_found(door, plan)
+    listed, objects = (
+        list(of_node(found, node, datetime.now(UTC))),
+        list(objects_of_node(found, node)),
+    )
     for _, item in listed:
         click.echo(_line(item), err=True)
-    if listed and not yes:
-        click.confirm(f"Revoke these {len(listed)} tokens and their leases?", abort=True, err=True)
+    for written in objects:
+        click.echo(f"{written.kind} {written.path}", err=True)
+    if (listed or objects) and not yes:
+        question = f"Revoke these {len(listed)} tokens and their leases"
+        question += f", and delete these {len(objects)} objects?" if objects else "?"
+        click.confirm(question, abort=True, err=True)
     async for revoked in reap(door, [token for token, _ in listed]):
         click.echo(f"{revoked.task}: revoked", err=True)
+    async for deleted in delete(door, objects):
+        click.echo(f"{deleted.path}: deleted", err=True)
 
 
 def _live_tasks(socket: str) -> LiveTasks | None:

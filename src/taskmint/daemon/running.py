@@ -152,6 +152,7 @@ class Running:
                     ),
                     group.create_task(self._announcer.follow(parts.node), name="readiness"),
                     group.create_task(self._parts.service.recover(), name="recovery"),
+                    group.create_task(self._parts.service.keep_swept(), name="sweeping"),
                     group.create_task(self._reload_when_asked(), name="reloads"),
                     group.create_task(self._watch_policy(), name="policy watch"),
                     group.create_task(self._fail_on_crash(), name="crash"),

@@ -1,7 +1,7 @@
 """What a task is given, and the facts from which that was decided."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
@@ -53,6 +53,18 @@ class BindKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ephemeral:
+    """
+    An object in Vault that exists for one task: written before minting, deleted after the end.
+
+    `path` is below /v1/ and ends with the object's name; by itself the object gives nobody access.
+    """
+
+    path: str
+    body: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Entitlement:
     """
     One named thing in a scope, reduced to the one Vault request that mints it.
@@ -60,6 +72,8 @@ class Entitlement:
     `mount` and `path` are joined with a slash below /v1/; both came through an allow-list.
     A credential that cannot be revoked (`revocable=False`) lives at most `ceiling`, when it has
     one; `key_field` is the field of `body` that holds the caller's own public key, if it sends one.
+    Of a database entitlement `body` is the role that has to be written first, and `path` lacks the
+    end of its name until `for_task` has told it.
     """
 
     name: str
@@ -72,6 +86,20 @@ class Entitlement:
     revocable: bool = True
     ceiling: timedelta | None = None
     key_field: KeyField | None = None
+
+    def for_task(self, name: str) -> "Entitlement":
+        """Return it for one revision of one task, which is called `name` in Vault."""
+        if self.kind is not EntitlementKind.DATABASE:
+            return self
+        return replace(self, path=f"{self.path}.{name}")
+
+    @property
+    def ephemeral(self) -> Ephemeral | None:
+        """What has to be written before it can be minted; None for most."""
+        if self.kind is not EntitlementKind.DATABASE:
+            return None
+        role = self.path.removeprefix("creds/")
+        return Ephemeral(f"{self.mount}/roles/{role}", self.body)
 
 
 @dataclass(frozen=True, slots=True)

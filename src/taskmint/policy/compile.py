@@ -13,7 +13,7 @@ from taskmint.yaml_document import quoted
 from taskmint.yaml_model import closest
 
 from .definition import Definition, EntitlementTemplate, IdentityRule, Limits
-from .entitlement import compile_entitlement
+from .entitlement import compile_entitlement, with_clocks
 from .names import token_role
 from .parameter import (
     MAX_LENGTH,
@@ -76,7 +76,7 @@ def compile_definition(
         approval=approval,
         fact_names=fact_names(conditions, approval),
         token_role=token_role(name),
-        entitlements=entitlements,
+        entitlements=tuple(with_clocks(each, clocks.dead_man, clocks.max) for each in entitlements),
         dead_man=clocks.dead_man,
         deadline_default=clocks.default,
         deadline_max=clocks.max,

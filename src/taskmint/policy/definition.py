@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from typing import Final, Literal
 
 from taskmint.model.caller import IdentityMethod
 from taskmint.model.scope import (
@@ -32,6 +32,9 @@ from .template import (
     render_body,
 )
 from .window import Window
+
+# The server ends by itself what belongs to a task, this much after its longest deadline.
+AFTER_DEADLINE: Final = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)

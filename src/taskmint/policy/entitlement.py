@@ -2,18 +2,20 @@
 An entitlement as it was written in, the one Vault request that mints it, with placeholders, out.
 
 A `database` entitlement is the request for credentials of a role that is made for the task; its
-body says what that role must be.
+body says what that role must be, and `with_clocks` adds how long its accounts may live.
 """
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import timedelta
 from typing import Final, TypeAlias
 
 from taskmint.model.scope import EntitlementKind, KeyField, ProofLevel
 from taskmint.yaml_document import Scalar, quoted, yaml_guess
 from taskmint.yaml_model import duration_text
 
-from .definition import EntitlementTemplate
+from .definition import AFTER_DEADLINE, EntitlementTemplate
 from .names import hand_role, task_database_role
 from .scope_schema import (
     DatabaseSchema,
@@ -23,7 +25,15 @@ from .scope_schema import (
     SshSchema,
     TokenSchema,
 )
-from .template import BodyTemplate, Template, parse_path, parse_statement, parse_text, plain
+from .template import (
+    BodyTemplate,
+    Template,
+    names_in,
+    parse_path,
+    parse_statement,
+    parse_text,
+    plain,
+)
 
 Steps: TypeAlias = tuple[str | int, ...]
 Find: TypeAlias = Callable[[Steps, str, str], None]
@@ -50,6 +60,20 @@ def compile_entitlement(
     raise ValueError("an entitlement that was validated has a kind")
 
 
+def with_clocks(
+    made: EntitlementTemplate, dead_man: timedelta, longest: timedelta
+) -> EntitlementTemplate:
+    """Put the definition's clocks into a role that is made for the task."""
+    if made.kind is not EntitlementKind.DATABASE:
+        return made
+    # As texts, because the server compares no numbers, and these are pinned as well.
+    clocks: dict[str, BodyTemplate] = {
+        "default_ttl": plain(f"{int(dead_man.total_seconds())}s"),
+        "max_ttl": plain(f"{int((longest + AFTER_DEADLINE).total_seconds())}s"),
+    }
+    return replace(made, body={**made.body, **clocks})
+
+
 def _secret(name: str, given: SecretSchema, find: Find) -> EntitlementTemplate:
     where = ("scope", name, "secret")
     if given.body and given.method == "GET":
@@ -72,11 +96,13 @@ def _database(definition: str, name: str, given: DatabaseSchema, find: Find) -> 
     where = ("scope", name, "database")
     creation = _statements(given.creation, (*where, "creation"), find)
     revocation = _statements(given.revocation, (*where, "revocation"), find)
+    used = sorted(names_in((*creation, *revocation)))
+    role = task_database_role(definition, name, (f"{{{parameter}}}" for parameter in used))
     return EntitlementTemplate(
         name=name,
         kind=EntitlementKind.DATABASE,
         mount=given.mount,
-        path=plain(f"creds/{task_database_role(definition, name)}"),
+        path=parse_path(f"creds/{role}"),
         method="GET",
         body={
             "db_name": plain(given.connection),

@@ -33,6 +33,11 @@ def hand_role(definition: str, entitlement: str) -> str:
     return f"{HAND_PREFIX}{definition}.{entitlement}"
 
 
-def task_database_role(definition: str, entitlement: str) -> str:
-    """Return how the database roles begin that exist for one task; its id follows."""
-    return f"{DATABASE_PREFIX}{definition}.{entitlement}"
+def task_database_role(definition: str, entitlement: str, values: Iterable[str]) -> str:
+    """
+    Return how the database roles begin that exist for one task; a dot and its name follow.
+
+    `values` are those of the enum parameters in its statements, so that equal beginnings have
+    equal statements.
+    """
+    return ".".join((f"{DATABASE_PREFIX}{definition}.{entitlement}", *values))

@@ -16,6 +16,7 @@ from typing import Final
 from taskmint.model.scope import ISSUED, Entitlement, EntitlementKind, ProofLevel
 
 from .acl import Rule, merge, render
+from .definition import AFTER_DEADLINE
 from .enumerate import EnumeratedDefinition
 from .plan_objects import (
     AclPolicy,
@@ -25,6 +26,7 @@ from .plan_objects import (
     Need,
     Plan,
     PlanSettings,
+    TaskDatabaseRole,
     TokenRole,
 )
 from .plan_rules import (
@@ -40,8 +42,6 @@ from .plan_rules import (
 from .predicate import Predicate
 
 DAEMON_POLICY: Final = "taskmint-daemon"
-# The server ends a task token by itself this much after the longest deadline.
-AFTER_DEADLINE: Final = timedelta(seconds=60)
 # The daemon's own token: short, so that a daemon that is gone leaves nothing that lives long.
 DAEMON_TOKEN_PERIOD: Final = timedelta(minutes=15)
 DAEMON_TOKEN_MAX: Final = timedelta(hours=24)
@@ -69,6 +69,7 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
         auth_role=_auth_role(settings, own),
         database_roles=_database_roles(definitions),
         issuing_roles=_issuing_roles(definitions),
+        task_roles=_task_roles(definitions),
         needs={definition.name: _need(definition) for definition in definitions},
         definition_of={item.token_role: item.name for item in definitions},
         mounts=engine_mounts(definitions),
@@ -179,7 +180,7 @@ def _database_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[Databa
         for combination in definition.combinations:
             for entitlement in combination.entitlements:
                 kind, _, name = entitlement.path.partition("/")
-                if kind != "creds" or "/" in name or "+" in name:
+                if kind != "creds" or "/" in name or "+" in name or entitlement.ephemeral:
                     continue
                 found[entitlement.mount, name].append(
                     DatabaseRole(
@@ -211,6 +212,22 @@ def _issuing_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[Issuing
             entitlement.proof is ProofLevel.CRL or (held is not None and held.listed),
         )
     return tuple(found[key] for key in sorted(found))
+
+
+def _task_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[TaskDatabaseRole, ...]:
+    found: dict[str, TaskDatabaseRole] = {}
+    for definition in definitions:
+        for entitlement in entitlements_of((definition,)):
+            if (role := entitlement.ephemeral) is not None:
+                found[role.path] = TaskDatabaseRole(
+                    entitlement.mount,
+                    str(role.body["db_name"]),
+                    role.path.rpartition("/")[2],
+                    role.body,
+                    definition.deadline_max,
+                    entitlement.proof,
+                )
+    return tuple(found[path] for path in sorted(found))
 
 
 def _strictest(roles: list[DatabaseRole]) -> DatabaseRole:

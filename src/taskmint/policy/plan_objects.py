@@ -10,7 +10,8 @@ from typing import Literal, TypeAlias
 from taskmint.model.scope import EntitlementKind, Json, ProofLevel
 
 from .acl import Rule
-from .plan_rules import PROBE_PREFIX
+from .names import DATABASE_PREFIX
+from .plan_rules import CONNECTION_PROBE_PREFIX, PROBE_PREFIX
 from .predicate import Predicate
 
 AuthMethod: TypeAlias = Literal["jwt", "cert", "approle", "token"]
@@ -115,6 +116,28 @@ class IssuingRole:
 
 
 @dataclass(frozen=True, slots=True)
+class TaskDatabaseRole:
+    """
+    A database role that the daemon writes for each task; `beginning` is of its name.
+
+    `connection` is kept for such roles alone. `fields` are everything that is written.
+    """
+
+    mount: str
+    connection: str
+    beginning: str
+    fields: Mapping[str, Json]
+    deadline_max: timedelta
+    proof: ProofLevel
+
+    @property
+    def probe(self) -> str | None:
+        """The probe role on its connection, where `sessions` is promised."""
+        sessions = self.proof is ProofLevel.SESSIONS
+        return CONNECTION_PROBE_PREFIX + self.connection if sessions else None
+
+
+@dataclass(frozen=True, slots=True)
 class Need:
     """What one definition needs of the plan: rules in the daemon's policies, objects, mounts."""
 
@@ -139,6 +162,7 @@ class Plan:
     auth_role: AuthRole | None
     database_roles: tuple[DatabaseRole, ...]
     issuing_roles: tuple[IssuingRole, ...]
+    task_roles: tuple[TaskDatabaseRole, ...]
     needs: Mapping[str, Need]
     definition_of: Mapping[str, str]
     mounts: frozenset[str]
@@ -146,6 +170,18 @@ class Plan:
     daemon_predicate: Predicate = field(repr=False)
     crl_predicate: Predicate = field(repr=False)
     task_predicates: Mapping[str, Predicate] = field(repr=False)
+
+    @property
+    def task_object_places(self) -> frozenset[tuple[str, str]]:
+        """Where objects are written that exist for one task, and how their names begin there."""
+        return frozenset((f"{role.mount}/roles", DATABASE_PREFIX) for role in self.task_roles)
+
+    @property
+    def longest_life(self) -> timedelta:
+        """How long anything may stand that belongs to a task: the most that a token role gives."""
+        return max(
+            (role.explicit_max_ttl for role in self.token_roles.values()), default=timedelta()
+        )
 
     def permits_daemon(self, method: str, path: str, body: Mapping[str, Json] | None) -> bool:
         """Say whether the daemon's own token may be used for this request."""

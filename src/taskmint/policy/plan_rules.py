@@ -9,8 +9,11 @@ from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
 
 from .acl import Rule
 from .enumerate import EnumeratedDefinition
+from .names import DATABASE_PREFIX
 
 PROBE_PREFIX: Final = "taskmint-probe-"
+# Of a role that exists for one task nothing is left when it is probed: its connection has a probe.
+CONNECTION_PROBE_PREFIX: Final = PROBE_PREFIX + "db."
 DISPLAY_NAMES: Final = "taskmint-*"
 
 
@@ -23,6 +26,9 @@ def probe_path(entitlement: Entitlement) -> str | None:
     """Return the path of the probe role beside an entitlement's database role, if it has one."""
     if entitlement.proof is not ProofLevel.SESSIONS:
         return None
+    if entitlement.kind is EntitlementKind.DATABASE:
+        connection = entitlement.body["db_name"]
+        return f"{entitlement.mount}/creds/{CONNECTION_PROBE_PREFIX}{connection}"
     role = entitlement.path.removeprefix("creds/")
     # A role that is known only at run time stands as `+` in the plan; its probe can be any.
     name = "*" if role == "+" else role
@@ -47,6 +53,8 @@ def task_rules(definitions: Iterable[EnumeratedDefinition]) -> dict[str, tuple[R
 
 def _mint_rule(entitlement: Entitlement) -> Rule:
     path = entitlement_path(entitlement)
+    if entitlement.ephemeral is not None:
+        return Rule(f"{path}.*", ("read",), {})
     if entitlement.method == "GET":
         return Rule(path, ("read",), {})
     parameters = {name: (value,) for name, value in entitlement.body.items()}
@@ -81,7 +89,29 @@ def daemon_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
         path = f"auth/token/create/{definition.token_role}"
         fields = {"policies": policies, "display_name": (DISPLAY_NAMES,), "meta": ()}
         rules.append(Rule(path, ("update",), fields, ("display_name", "policies")))
-    return rules
+    return [*rules, *ephemeral_rules(definitions)]
+
+
+def ephemeral_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
+    """
+    Let roles be written that exist for one task: by the beginning of their names, fields exact.
+
+    Statements go as lists, which the server compares as a whole; a `*` would mean nothing there
+    (decisions.md 7). A role that exists cannot be changed. What bears such a name may be listed and
+    deleted, also after the policy has forgotten its definition; the server takes the longest rule.
+    """
+    rules: dict[str, Rule] = {}
+    for entitlement in entitlements_of(definitions):
+        if (role := entitlement.ephemeral) is None:
+            continue
+        fields = {name: (value,) for name, value in role.body.items()}
+        path, required = f"{role.path}.*", tuple(sorted(fields))
+        rules[path] = Rule(path, ("create", "delete"), fields, required)
+        names = f"{entitlement.mount}/roles"
+        rules[names] = Rule(names, ("list",), {})
+        whole = f"{names}/{DATABASE_PREFIX}*"
+        rules[whole] = Rule(whole, ("delete",), {})
+    return list(rules.values())
 
 
 def take_back_rules() -> list[Rule]:

@@ -62,6 +62,10 @@ MountPath = Annotated[
     Text,
     FullMatch(r"[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*", "write the mount without outer slashes"),
 ]
+ConnectionName = Annotated[
+    Text,
+    FullMatch(r"[A-Za-z0-9_-]{1,64}", "write the connection's name alone"),
+]
 VaultName = Annotated[
     Text,
     FullMatch(r"[a-z0-9][a-z0-9._-]{0,127}", "write the name as Vault keeps it: lower-case"),

@@ -14,7 +14,7 @@ from taskmint.yaml_model import (
     refusal,
 )
 
-from .schema_words import MountPath, Sentence, SmallCount, VaultName
+from .schema_words import ConnectionName, MountPath, Sentence, SmallCount, VaultName
 
 _Proof = Annotated[Literal["lease", "login", "sessions"], FromText]
 
@@ -48,7 +48,7 @@ class DatabaseSchema(YamlModel):
     """A database role that exists only for the task, made over a connection kept for such roles."""
 
     mount: MountPath
-    connection: MountPath
+    connection: ConnectionName
     creation: Annotated[tuple[Text, ...], NonEmpty]
     revocation: Annotated[tuple[Text, ...], NonEmpty]
     proof: _Proof = "login"

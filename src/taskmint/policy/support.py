@@ -10,14 +10,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from taskmint.errors import Finding
-from taskmint.model.scope import EntitlementKind
 from taskmint.yaml_document import key_path
 
 from .definition import Definition, Policy
 
-MINTED: Final = frozenset(
-    {EntitlementKind.SECRET, EntitlementKind.TOKEN, EntitlementKind.PKI, EntitlementKind.SSH}
-)
 APPROVALS: Final = False
 
 
@@ -38,8 +34,5 @@ def unsupported(policy: Policy) -> tuple[Finding, ...]:
 
 
 def _lacking(definition: Definition) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    for entitlement in definition.entitlements:
-        if entitlement.kind not in MINTED:
-            yield ("scope", entitlement.name), f"an entitlement of kind {entitlement.kind}"
     if definition.approval is not None and not APPROVALS:
         yield ("approval",), "an approval"

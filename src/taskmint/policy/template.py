@@ -127,8 +127,11 @@ def parse_statement(text: str) -> Template:
     """
     Read a database statement: `{{name}}` and its kind are Vault's and stay, `{name}` is ours.
 
-    Raises ValueError for any other brace. What is put in must be an enum: the compiler sees to it.
+    Raises ValueError for any other brace, and for a `*` at the end: the server compares such a
+    text with nothing. What is put in must be an enum: the compiler sees to it.
     """
+    if text.endswith(ANY_TEXT):
+        raise ValueError(f"{quoted(text)} ends with *, which is a wildcard in an ACL")
     literals, names = [""], []
     end = 0
     for match in _STATEMENT_PLACEHOLDER.finditer(text):

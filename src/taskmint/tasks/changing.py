@@ -21,6 +21,7 @@ from taskmint.errors import (
 from taskmint.model.caller import Caller
 from taskmint.model.scope import BindKind, DecisionInput, Denial, RequestFacts, Scope
 from taskmint.model.state import EndCause, RevisionState, TaskState
+from taskmint.model.task_id import revision_name
 from taskmint.policy.load import Policy
 from taskmint.policy.shadow import Shadowed
 from taskmint.ports import BoundUnit, Entry, Minted
@@ -90,15 +91,17 @@ class Changer:
             raise
         self.decider.granted(caller)
         lapses = self.outside.clock.boottime() + scope.lifetime.total_seconds()
+        number = task.newest + 1
         revision = Revision(
-            task.newest + 1,
+            number,
             given,
             scope,
             min(task.deadline, lapses),
             min(task.expires_at, given.now + scope.lifetime),
+            revision_name(self.settings.node, task.id, number),
             shadow=granted.shadow,
         )
-        task.newest = revision.number
+        task.newest = number
         task.revisions.append(revision)
         task.changing = revision
         task.change_key = key

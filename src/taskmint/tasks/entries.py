@@ -46,6 +46,7 @@ def intent(task: Task, revision: Revision, at: datetime, boot_id: str) -> Entry:
         "proven_until": instant(task.proven_until),
         "authority": task.authority,
         "scope": scope_facts(revision.scope),
+        "name": revision.name,
         **shadow_facts(revision.shadow),
     }
     if revision.number > FIRST:

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from taskmint.errors import BackendFailed, Code, Conflict, Unavailable
 from taskmint.failpoints import Failpoint
-from taskmint.model.scope import ISSUED, Entitlement
-from taskmint.ports import Minted, TaskToken
+from taskmint.model.scope import ISSUED, Entitlement, Ephemeral
+from taskmint.ports import Minted, TaskToken, TokenRequest
 
 from . import entries
 from .outside import Outside, Settings
@@ -23,8 +23,8 @@ class Minter:
     """
     Mints what a revision's scope names.
 
-    1. ledger: the intent, durable before the first call to Vault;
-    2. the task token, by role;
+    1. ledger: the intent, durable before the first call to Vault, naming all that will be written;
+    2. the task token, by role; beside it what must exist before it can mint (a database role);
     3. ledger: its accessor, durable before the first mint, so that a crash can take it back;
     4. every entitlement, in parallel, with that token: a lease whose reply is lost belongs to it;
     5. ledger: what stands, durable before any reply carries a secret (P7).
@@ -51,7 +51,7 @@ class Minter:
         Raises Unavailable or BackendFailed; and before the first step LimitExceeded, or
         Conflict(task_ended) when the task has ended while it waited.
 
-        Afterwards, also after a failure, the revision's `token`, `held` and
+        Afterwards, also after a failure, the revision's `token`, `held`, `written` and
         `unheard_since` say everything that may have to be taken back.
         """
         async with self._queue.place(mounts_of(revision.scope)):
@@ -65,29 +65,58 @@ class Minter:
         await self._ledger.append(entries.intent(task, revision, now(), self._boot_id))
         reach(Failpoint.AFTER_INTENT)
         asked_at = self._clock.boottime()
-        token = await self._token(task, revision)
-        reach(Failpoint.AFTER_TOKEN)
-        revision.token = token.revocable
-        await self._ledger.append(entries.accessor(task, revision, now()))
-        reach(Failpoint.AFTER_ACCESSOR)
+        token = await self._prepared(task, revision)
         minted = await self._entitlements(revision, token, asked_at)
         reach(Failpoint.AFTER_MINT)
         await self._ledger.append(entries.active(task, revision, now()))
         reach(Failpoint.AFTER_ACTIVE)
         return minted
 
-    async def _token(self, task: Task, revision: Revision) -> TaskToken:
+    async def _prepared(self, task: Task, revision: Revision) -> TaskToken:
+        """Do steps 2 and 3; what fails does not keep the others from being noted."""
+        request = token_request(self._node, task, revision)
+        first = revision.ephemerals()
+        if not first:
+            return await self._token(task, revision, request)
+        revision.written.update(one.path for one in first)
+        token, *others = await asyncio.gather(
+            self._token(task, revision, request),
+            *(self._write(revision, request, one) for one in first),
+            return_exceptions=True,
+        )
+        for problem in (token, *others):
+            if isinstance(problem, BaseException):
+                raise problem
+        if not isinstance(token, TaskToken):
+            raise TypeError("what is no error is the token")
+        return token
+
+    async def _token(self, task: Task, revision: Revision, request: TokenRequest) -> TaskToken:
         try:
-            return await self._vault.create_task_token(token_request(self._node, task, revision))
+            token = await self._vault.create_task_token(request)
         except (Unavailable, BackendFailed) as error:
             if not error.created_nothing:
                 revision.unheard_since = self._clock.boottime()
             raise
+        self._failpoints.reach(Failpoint.AFTER_TOKEN)
+        revision.token = token.revocable
+        await self._ledger.append(entries.accessor(task, revision, self._clock.utcnow()))
+        self._failpoints.reach(Failpoint.AFTER_ACCESSOR)
+        return token
+
+    async def _write(self, revision: Revision, request: TokenRequest, first: Ephemeral) -> None:
+        try:
+            await self._vault.write(request, first)
+        except (Unavailable, BackendFailed) as error:
+            if error.created_nothing:
+                revision.written.discard(first.path)
+            raise
+        self._failpoints.reach(Failpoint.AFTER_WRITE)
 
     async def _entitlements(
         self, revision: Revision, token: TaskToken, asked_at: float
     ) -> dict[str, Minted]:
-        items = revision.scope.entitlements
+        items = revision.entitlements()
         answers = await asyncio.gather(
             *(self._vault.mint(token, self._bounded(item, revision)) for item in items),
             return_exceptions=True,

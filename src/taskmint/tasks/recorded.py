@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, cast
 
-from taskmint.model.scope import Scope
 from taskmint.model.state import EndCause, RevisionState, TaskState
 from taskmint.ports import BoundProcess, BoundUnit, Entry, Event, Revocable, RevocableKind
 
@@ -100,7 +99,7 @@ def _named(task: Task, facts: Mapping[str, Any]) -> Revision | None:
 
 
 def _activate(task: Task, revision: Revision, entry: Entry, facts: Mapping[str, Any]) -> None:
-    revision.held = tuple(_read_held(revision.scope, entry, facts["entitlements"]))
+    revision.held = tuple(_read_held(revision, entry, facts["entitlements"]))
     if revision.number > FIRST:
         revision.deadline = float(facts["deadline_boottime"])
         revision.expires_at = datetime.fromisoformat(facts["expires_at"])
@@ -120,9 +119,12 @@ def _read_intent(
     scope = read_scope(given.request.task, facts["scope"])
     if before is not None:
         number, deadline, expires = int(facts["revision"]), before.deadline, before.expires_at
-        return Revision(number, given, scope, deadline, expires)
-    expires = datetime.fromisoformat(facts["expires_at"])
-    return Revision(FIRST, given, scope, float(facts["deadline_boottime"]), expires)
+    else:
+        number, deadline = FIRST, float(facts["deadline_boottime"])
+        expires = datetime.fromisoformat(facts["expires_at"])
+    revision = Revision(number, given, scope, deadline, expires, str(facts.get("name", "")))
+    revision.written.update(one.path for one in revision.ephemerals())
+    return revision
 
 
 def _read_key(facts: Mapping[str, Any]) -> IdempotencyKey | None:
@@ -130,9 +132,11 @@ def _read_key(facts: Mapping[str, Any]) -> IdempotencyKey | None:
     return IdempotencyKey(*key) if key else None
 
 
-def _read_held(scope: Scope, entry: Entry, minted: Mapping[str, Mapping[str, Any]]) -> list[Held]:
+def _read_held(
+    revision: Revision, entry: Entry, minted: Mapping[str, Mapping[str, Any]]
+) -> list[Held]:
     held = []
-    for item in scope.entitlements:
+    for item in revision.entitlements():
         facts = minted[item.name]
         kind = facts["kind"]
         revocable = Revocable(RevocableKind(kind), str(entry.handles[item.name])) if kind else None

@@ -1,10 +1,10 @@
 """One revision of a task: what one decision gave it, and what stands in Vault for it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from taskmint.model.scope import DecisionInput, Entitlement, Scope
+from taskmint.model.scope import DecisionInput, Entitlement, Ephemeral, Scope
 from taskmint.model.state import RevisionState, advance_revision
 from taskmint.policy.shadow import Shadowed
 from taskmint.ports import Revocable
@@ -32,7 +32,8 @@ class Revision:
     Times are boot-clock seconds, but for `expires_at`, which is the deadline in wall-clock time: a
     change may bring it nearer and never moves it away. `guaranteed_until` is the least of token and
     lease expiry as last heard from Vault, `warn_at` when half of that life is over, `lapses_at`
-    when nothing can be left of it.
+    when nothing can be left of it. `name` is how the names of its own objects in Vault end;
+    `written` are the paths of those that may stand.
     """
 
     number: int
@@ -40,9 +41,11 @@ class Revision:
     scope: Scope
     deadline: float
     expires_at: datetime
+    name: str
     state: RevisionState = RevisionState.MINTING
     token: Revocable | None = None
     held: tuple[Held, ...] = ()
+    written: set[str] = field(default_factory=set)
     # When the last creating call went without a clear answer: a token without a known accessor,
     # or a lease without a known id, may exist, and only the server's own clocks bound it.
     unheard_since: float | None = None
@@ -79,6 +82,15 @@ class Revision:
         """Nothing about it is due any more."""
         self.renew_at = self.warn_at = self.lapses_at = self.overlap_until = NEVER
 
+    def entitlements(self) -> tuple[Entitlement, ...]:
+        """What the scope names, as requests of this one revision."""
+        return tuple(item.for_task(self.name) for item in self.scope.entitlements)
+
+    def ephemerals(self) -> list[Ephemeral]:
+        """What has to be written for it, and exists for nothing else."""
+        each = (item.ephemeral for item in self.entitlements())
+        return [one for one in each if one is not None]
+
     def renewed_together(self) -> list[Revocable]:
         """Name everything that is renewed: the token, and each lease by its own clock."""
         leases = [held.revocable for held in self.held if held.revocable and held.renewable]
@@ -90,7 +102,8 @@ class Revision:
 
     def may_stand(self) -> bool:
         """Whether something of it may exist in Vault."""
-        return self.token is not None or self.unheard_since is not None
+        heard = self.token is not None or bool(self.written)
+        return heard or self.unheard_since is not None
 
     def is_gone(self) -> bool:
         """Whether nothing of it is left, provably."""

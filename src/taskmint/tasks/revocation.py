@@ -58,16 +58,23 @@ class Revoker:
         2. where `sessions` is promised: probe until no open session is counted; where `crl` is:
            fetch the issuer's list until it names the certificate, or that has expired;
         3. the task token, which takes along whatever was minted without our hearing of it;
-        4. a creating call went without an answer: revoking the token only queues what it owns,
+        4. what was written for this revision alone: no lease could be renewed without, so not
+           before (decisions.md 2); revoking needs it no more, and a mint that comes late fails;
+        5. a creating call went without an answer: revoking the token only queues what it owns,
            and without an id nothing can be looked up, so wait until the server's clocks end it.
         """
         await asyncio.gather(*(self._item(task, revision, held) for held in revision.held))
         self._failpoints.reach(Failpoint.AFTER_REVOKE_LEASE)
         if revision.token is not None:
             await self._until_gone(task, revision, revision.token)
+        self._failpoints.reach(Failpoint.AFTER_REVOKE_TOKEN)
+        if revision.written:
+            await asyncio.gather(
+                *(self._until_deleted(task, revision, path) for path in sorted(revision.written))
+            )
+            self._failpoints.reach(Failpoint.AFTER_DELETE)
         if revision.unheard_since is not None:
             await self._outwait(revision, revision.unheard_since)
-        self._failpoints.reach(Failpoint.AFTER_REVOKE_TOKEN)
 
     async def _item(self, task: Task, revision: Revision, held: Held) -> None:
         if held.revocable is None:
@@ -103,6 +110,19 @@ class Revoker:
             return await self._vault.is_listed(held.entitlement, serial)
 
         await self._persist(task, held.entitlement.mount, "certificate not on the CRL", attempt)
+
+    async def _until_deleted(self, task: Task, revision: Revision, path: str) -> None:
+        async def attempt() -> bool:
+            await self._vault.delete(path)
+            return True
+
+        mount = next(
+            item.mount
+            for item in revision.entitlements()
+            if item.ephemeral is not None and item.ephemeral.path == path
+        )
+        await self._persist(task, mount, "not deleted", attempt)
+        revision.written.discard(path)
 
     async def _persist(
         self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]

@@ -34,6 +34,7 @@ from .request_recovery import RequestRecovery
 from .requests import Request, Requests
 from .revocation import Revoker
 from .starting import Starter
+from .sweeping import Sweeper
 from .task import IdempotencyKey, Owner, Task
 from .views import TaskView, owners_view, request_view
 
@@ -62,6 +63,7 @@ class TaskService:
         self._policy = policy
         self._outside = outside
         self._accepting = True
+        self._recovered = asyncio.Event()
         self._stands: Callable[[str], bool] = lambda _authority: True
         self._work = work = OwnedWork(on_crash)
         self._register = register = Register(settings.limits)
@@ -80,6 +82,7 @@ class TaskService:
         self._collector = Collector(approving, self._starter, work)
         replay = RequestRecovery(outside, settings, requests, approving, ender)
         self._recovery = Recovery(outside, settings, register, ender, keeper, replay)
+        self._sweeper = Sweeper(outside, settings, register)
         self._followers = Followers(outside.clock, ender)
         self.operators = Operators(
             outside.clock, register, ender, approving, lambda: minter.waiting
@@ -264,6 +267,11 @@ class TaskService:
         voided = self.approving.end_withdrawn(stands)
         return voided + sum(self._end_if_withdrawn(task) for task in self._register)
 
+    async def keep_swept(self) -> None:
+        """Once everything is recovered, sweep now and then, for ever (tasks/sweeping.py)."""
+        await self._recovered.wait()
+        await self._sweeper.keep()
+
     async def recover(self) -> None:
         """
         Take up what the ledger holds of before (tasks/recovery.py).
@@ -273,6 +281,7 @@ class TaskService:
         """
         await self._replay()
         self._register.complete()
+        self._recovered.set()
         # What was taken up was decided by the policy and the authorities of before the restart.
         self.adopt_policy(self._policy)
         self.end_withdrawn(self._stands)

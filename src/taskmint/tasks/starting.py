@@ -17,7 +17,7 @@ from taskmint.errors import (
 from taskmint.model.caller import Caller
 from taskmint.model.scope import RequestFacts, Scope
 from taskmint.model.state import EndCause, RevisionState, TaskState
-from taskmint.model.task_id import TaskId
+from taskmint.model.task_id import TaskId, revision_name
 from taskmint.policy.load import Policy
 from taskmint.ports import ProcessWatch
 
@@ -111,11 +111,19 @@ class Starter:
             raise
         self.decider.granted(caller)
         deadline = now + scope.lifetime.total_seconds()
+        task_id = task_id or fresh_id()
+        name = revision_name(self.settings.node, task_id, FIRST)
         task = Task(
-            id=task_id or fresh_id(),
+            id=task_id,
             owner=Owner(caller.spiffe_id, caller.peer.uid),
             current=Revision(
-                FIRST, given, scope, deadline, given.now + scope.lifetime, shadow=granted.shadow
+                FIRST,
+                given,
+                scope,
+                deadline,
+                given.now + scope.lifetime,
+                name,
+                shadow=granted.shadow,
             ),
             started=now,
             watch=watch,

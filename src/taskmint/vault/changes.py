@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from taskmint.model.scope import Json
+from taskmint.policy.names import DATABASE_PREFIX
 from taskmint.policy.plan_objects import Plan
 
 from .live import OURS, Fields, Live
@@ -22,6 +23,7 @@ from .objects import (
 
 _POSTGRESQL: Final = "postgresql-"
 _MYSQL: Final = "mysql-"
+TASK_ROLES: Final = f"{DATABASE_PREFIX}*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +164,8 @@ def _connections(plan: Plan, live: Live) -> Iterator[Change]:
         )
         fields = dict(item.fields)
         allowed = data.get("allowed_roles")
-        probes = _probes_on(plan, live, mount, name)
-        lacking = [probe for probe in probes if not _allowed(allowed, probe)]
+        names = dict.fromkeys(_roles_on(plan, live, mount, name))
+        lacking = [name for name in names if not _allowed(allowed, name)]
         if lacking and isinstance(allowed, list):
             fields["allowed_roles"] = [*allowed, *lacking]
             held["allowed_roles"] = allowed
@@ -179,13 +181,27 @@ def _probes(plan: Plan, live: Live) -> Iterator[Change]:
         item = probe_object(role, str(data.get("db_name")))
         if (change := _change(item, live.objects.get(item.path))) is not None:
             yield change
+    items: dict[str, PlannedObject] = {}
+    for own in plan.task_roles:
+        if own.probe is not None and live.connections.get((own.mount, own.connection)) is not None:
+            item = probe_object(own, own.connection)
+            items[item.path] = item
+    for path, item in items.items():
+        if (change := _change(item, live.objects.get(path))) is not None:
+            yield change
 
 
-def _probes_on(plan: Plan, live: Live, mount: str, connection: str) -> Iterator[str]:
+def _roles_on(plan: Plan, live: Live, mount: str, connection: str) -> Iterator[str]:
+    """Yield the names that a connection must allow: probes, and what is written for tasks."""
     for role in plan.database_roles:
         data = live.database_roles.get((role.mount, role.name))
         if role.probe and role.mount == mount and (data or {}).get("db_name") == connection:
             yield role.probe
+    for own in plan.task_roles:
+        if (own.mount, own.connection) == (mount, connection):
+            yield TASK_ROLES
+            if own.probe:
+                yield own.probe
 
 
 def _allowed(patterns: Json, name: str) -> bool:

@@ -7,7 +7,7 @@ for minting and for nothing else.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -19,7 +19,8 @@ from hvac.api.auth_methods import Token as TokenApi
 from hvac.api.system_backend import Lease as LeaseApi
 
 from taskmint.errors import BackendFailed, Code, TaskmintError, Unavailable
-from taskmint.model.scope import Entitlement, Json
+from taskmint.model.scope import Entitlement, Ephemeral, Json
+from taskmint.model.task_id import parse_revision_name
 from taskmint.policy.database import PROBE_ANSWER
 from taskmint.policy.plan_objects import Plan
 from taskmint.policy.plan_rules import probe_path
@@ -31,6 +32,7 @@ from taskmint.ports import (
     TaskToken,
     TokenRequest,
     VaultCall,
+    Written,
 )
 
 from .breaker import Breaker
@@ -60,7 +62,7 @@ _TOKENS: Final = "auth/token"
 _FIRST_LOOK_SECONDS: Final = 5.0
 _RETIRED_PLANS: Final = 8
 _CATCH_UP_SECONDS: Final = (0.05, 0.1, 0.2)
-_MAKES: Final = frozenset({VaultCall.CREATE_TOKEN, VaultCall.MINT})
+_MAKES: Final = frozenset({VaultCall.CREATE_TOKEN, VaultCall.WRITE, VaultCall.MINT})
 
 
 class VaultClient:
@@ -140,13 +142,23 @@ class VaultClient:
 
     async def create_task_token(self, request: TokenRequest) -> TaskToken:
         """Create by role (auth/token/create/:role), with the one policy as a text."""
-        definition = self._plan.definition_of.get(request.role)
-        if definition is None:
-            raise OutsidePlan("POST", f"auth/token/create/{request.role}")
-        self._drift.require(definition)
-        for mount in self._plan.needs[definition].mounts:
-            self._breaker.check(mount)
+        self._require(request)
         return await self._create(request)
+
+    async def write(self, request: TokenRequest, ephemeral: Ephemeral) -> None:
+        """Write a task's own object with the daemon's token, once; what exists is not changed."""
+        self._require(request)
+        mount, url = self._mount_at(ephemeral.path), f"/v1/{ephemeral.path}"
+        reply = await self._make(
+            mount,
+            lambda: self._own(
+                mount, VaultCall.WRITE, lambda door: door.post(url, json=dict(ephemeral.body))
+            ),
+        )
+        if reply.meaning is Meaning.DENIED:
+            self._drift.look_soon()
+        if reply.meaning is not Meaning.DONE:
+            raise failure(reply, f"writing {ephemeral.path}")
 
     async def mint(self, token: TaskToken, entitlement: Entitlement) -> Minted:
         """Make the entitlement's one request with the task token, once."""
@@ -156,7 +168,12 @@ class VaultClient:
         if entitlement.method == "POST":
             body = dict(entitlement.body)
         reply = await self._make(
-            entitlement.mount, lambda: door.request(entitlement.method, url, json=body)
+            entitlement.mount,
+            lambda: self._through(
+                entitlement.mount,
+                VaultCall.MINT,
+                partial(_caught_up, lambda: door.request(entitlement.method, url, json=body)),
+            ),
         )
         if reply.meaning is Meaning.DENIED:
             self._drift.look_soon()
@@ -279,6 +296,33 @@ class VaultClient:
             raise failure(reply, f"reading {mount}/{path}")
         return reply
 
+    async def delete(self, path: str) -> None:
+        """Delete an object that was written for a task; that it is not there is success."""
+        reply = await self._own(
+            self._mount_at(path), VaultCall.DELETE, lambda door: door.delete(f"/v1/{path}")
+        )
+        if reply.meaning not in {Meaning.DONE, Meaning.ABSENT}:
+            raise failure(reply, f"deleting {path}")
+
+    async def written(self, node: str) -> Sequence[Written]:
+        """List the plan's kinds of objects that exist for one task, of one node, by their names."""
+        found: list[Written] = []
+        for place, prefix in sorted(self._plan.task_object_places):
+            for name in await self._names(place):
+                told = parse_revision_name(name.rpartition(".")[2])
+                if name.startswith(prefix) and told is not None and told[0] == node:
+                    found.append(Written(f"{place}/{name}", told[1]))
+        return found
+
+    async def _names(self, place: str) -> list[str]:
+        reply = await self._own(
+            self._mount_at(place), VaultCall.LIST, lambda door: door.list(f"/v1/{place}")
+        )
+        if reply.meaning not in {Meaning.DONE, Meaning.ABSENT}:
+            raise failure(reply, f"listing {place}")
+        keys = reply.part("data").get("keys")
+        return [str(name) for name in keys] if isinstance(keys, list) else []
+
     async def _create(self, request: TokenRequest) -> TaskToken:
         reply = await self._own(
             _TOKENS,
@@ -307,7 +351,7 @@ class VaultClient:
         """Make a call that makes something, unless its mount is being spared."""
         self._breaker.admit(mount)
         try:
-            reply = await self._through(mount, VaultCall.MINT, partial(_caught_up, call))
+            reply = await call()
         except Unavailable:
             self._breaker.failed(mount)
             raise
@@ -355,12 +399,23 @@ class VaultClient:
         """The plan in force, then those under which tasks may still be on their way out."""
         return (self._plan, *self._retired)
 
+    def _require(self, request: TokenRequest) -> None:
+        """Raise unless tasks of the request's definition may be started, and its mounts work."""
+        definition = self._plan.definition_of.get(request.role)
+        if definition is None:
+            raise OutsidePlan("POST", f"auth/token/create/{request.role}")
+        self._drift.require(definition)
+        for mount in self._plan.needs[definition].mounts:
+            self._breaker.check(mount)
+
     def _mount(self, revocable: Revocable) -> str:
-        """Name the mount that a lease is of; only to keep mounts apart, so a guess will do."""
-        if revocable.kind is RevocableKind.TOKEN:
-            return _TOKENS
-        fitting = (mount for mount in self._plan.mounts if revocable.id.startswith(f"{mount}/"))
-        return max(fitting, key=len, default=revocable.id.partition("/")[0])
+        """Name the mount that a lease is of."""
+        return _TOKENS if revocable.kind is RevocableKind.TOKEN else self._mount_at(revocable.id)
+
+    def _mount_at(self, path: str) -> str:
+        """Name the mount of a path; only to keep mounts apart, so a guess will do."""
+        fitting = (mount for mount in self._plan.mounts if path.startswith(f"{mount}/"))
+        return max(fitting, key=len, default=path.partition("/")[0])
 
 
 async def _caught_up(call: Callable[[], Awaitable[Reply]]) -> Reply:

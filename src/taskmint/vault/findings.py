@@ -10,19 +10,18 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
-from taskmint.model.scope import Json, ProofLevel
-from taskmint.policy.database import lint_creation, lint_revocation
-from taskmint.policy.mysql import lint_mysql_creation, lint_mysql_revocation
 from taskmint.policy.plan_objects import DatabaseRole, Plan
 
-from .changes import is_mysql, is_postgresql, lacks_certificate, stale
+from .changes import lacks_certificate, stale
+from .clocks import longest_lease, seconds, texts
 from .issuing import issuing_findings
 from .live import Fields, Live
 from .objects import planned_objects
 from .rights import wider_rules
+from .statements import statement_findings
+from .task_roles import task_role_findings
 
 _PATH: Final = re.compile(r'^\s*path\s+"([^"\n]{1,512})"', re.MULTILINE)
-_SYSTEM_MAX_TTL: Final = 32 * 24 * 3600  # Vault's own default, 768 h
 
 
 def findings(plan: Plan, live: Live) -> Iterator[str]:
@@ -36,6 +35,7 @@ def findings(plan: Plan, live: Live) -> Iterator[str]:
             for problem in _database_findings(role, live):
                 yield f"database role {role.mount}/{role.name}: {problem}"
     yield from issuing_findings(plan, live.mounts, live.issuing)
+    yield from task_role_findings(plan, live)
 
 
 def notes(plan: Plan, live: Live) -> Iterator[str]:
@@ -98,27 +98,14 @@ def _database_findings(role: DatabaseRole, live: Live) -> Iterator[str]:
         return
     yield from _clock_findings(role, data, live.mounts[role.mount])
     creation, revocation = (
-        _texts(data.get(f"{which}_statements")) for which in ("creation", "revocation")
+        texts(data.get(f"{which}_statements")) for which in ("creation", "revocation")
     )
-    if is_postgresql(connection):
-        yield from lint_creation(creation)
-        if role.proof is not ProofLevel.LEASE or revocation:
-            yield from lint_revocation(revocation)
-    elif is_mysql(connection):
-        yield from lint_mysql_creation(creation)
-        if role.proof is not ProofLevel.LEASE or revocation:
-            yield from lint_mysql_revocation(revocation)
-        if role.proof is ProofLevel.SESSIONS:
-            yield "sessions is promised, and proven for PostgreSQL only"
-    elif role.proof is not ProofLevel.LEASE:
-        yield f"{role.proof} is promised, and proven for PostgreSQL, MySQL and MariaDB only"
+    yield from statement_findings(connection, role.proof, creation, revocation)
 
 
 def _clock_findings(role: DatabaseRole, data: Fields, mount: Fields) -> Iterator[str]:
-    config = mount.get("config")
-    tuned = config.get("max_lease_ttl") if isinstance(config, dict) else None
-    longest = _seconds(tuned) or _SYSTEM_MAX_TTL
-    default, most = _seconds(data.get("default_ttl")), _seconds(data.get("max_ttl")) or longest
+    longest = longest_lease(mount)
+    default, most = seconds(data.get("default_ttl")), seconds(data.get("max_ttl")) or longest
     dead_man, deadline = (
         int(value / timedelta(seconds=1)) for value in (role.dead_man, role.deadline_max)
     )
@@ -128,11 +115,3 @@ def _clock_findings(role: DatabaseRole, data: Fields, mount: Fields) -> Iterator
         yield f"its max_ttl is {most} s, and the longest deadline is {deadline} s"
     if most > longest:
         yield f"its max_ttl is {most} s, and the mount's maximum is {longest} s"
-
-
-def _seconds(value: Json) -> int:
-    return int(value) if isinstance(value, int | float) else 0
-
-
-def _texts(value: Json) -> list[str]:
-    return [str(item) for item in value] if isinstance(value, list) else []

@@ -56,7 +56,10 @@ async def read_live(door: Door, plan: Plan) -> Live:
     names = [(role.mount, role.name) for role in wanted]
     roles = await _read_pairs(door, names, "roles")
     used = {(key[0], str(data.get("db_name"))) for key, data in roles.items() if data is not None}
+    own = [role for role in plan.task_roles if mounts.get(role.mount, {}).get("type") == "database"]
+    used |= {(role.mount, role.connection) for role in own}
     probes = [f"{role.mount}/roles/{role.probe}" for role in wanted if role.probe]
+    probes += (f"{role.mount}/roles/{role.probe}" for role in own if role.probe)
     paths = [item.path for item in planned_objects(plan)] + probes
     policy_names = await read_names(door, "sys/policies/acl")
     planned = {name.lower() for name in plan.policies}

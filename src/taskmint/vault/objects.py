@@ -12,7 +12,7 @@ from typing import Final
 
 from taskmint.model.scope import Json
 from taskmint.policy.database import POSTGRESQL_PROBE, USERNAME_TEMPLATE
-from taskmint.policy.plan_objects import AuthRole, DatabaseRole, Plan
+from taskmint.policy.plan_objects import AuthRole, DatabaseRole, Plan, TaskDatabaseRole
 
 from .rights import role_fields
 
@@ -59,7 +59,7 @@ def has_alias(plan: Plan) -> bool:
     return plan.auth_role is not None and plan.auth_role.method == "jwt"
 
 
-def probe_object(role: DatabaseRole, connection: str) -> PlannedObject:
+def probe_object(role: DatabaseRole | TaskDatabaseRole, connection: str) -> PlannedObject:
     """Build the probe role beside a database role, on the same connection."""
     seconds = int(_PROBE_TTL.total_seconds())
     fields: dict[str, Json] = {

@@ -46,6 +46,10 @@ def hcl(plan: Plan) -> str:
             f"#   default_ttl = {int(role.dead_man.total_seconds())}\n"
             f"#   max_ttl at least {int(role.deadline_max.total_seconds())}{probe}\n"
         )
+    for own in plan.task_roles:
+        fields = [f"#   {name} = {json.dumps(value)}" for name, value in own.fields.items()]
+        head = f"# written for each task, and deleted: {own.mount}/roles/{own.beginning}.*"
+        parts.append("\n".join([head, *fields, ""]))
     return "\n".join(parts)
 
 
@@ -68,6 +72,10 @@ def plain_json(plan: Plan) -> str:
             for item in planned_objects(plan)
         ],
         "expected_database_roles": database,
+        "task_database_roles": [
+            {"path": f"{own.mount}/roles/{own.beginning}.*", "fields": dict(own.fields)}
+            for own in plan.task_roles
+        ],
         "username_template": USERNAME_TEMPLATE,
         "probe_creation_statement": POSTGRESQL_PROBE,
     }

@@ -15,6 +15,8 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from taskmint.errors import BackendFailed, Code
+from taskmint.model.task_id import TaskId, born, parse_revision_name
+from taskmint.policy.names import DATABASE_PREFIX
 from taskmint.policy.plan_objects import Plan
 from taskmint.policy.plan_rules import PROBE_PREFIX
 
@@ -43,10 +45,21 @@ class FoundToken:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundObject:
+    """An object that was written for one task, or a lease of one, by its path."""
+
+    kind: str
+    path: str
+    node: str
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What was read: tokens, leases by mint path with their times of issue, and other names."""
 
     tokens: tuple[FoundToken, ...]
+    objects: tuple[FoundObject, ...]
     leases: Mapping[str, tuple[float, ...]]
     probes: frozenset[str]
     entities: frozenset[str]
@@ -79,13 +92,16 @@ async def read_found(door: Door, plan: Plan) -> Found:
     leases = await _each(paths, lambda path: _lease_times(door, path))
     probes = [
         f"{mount}/roles/{name}"
-        for mount in sorted({role.mount for role in plan.database_roles})
+        for mount in sorted(
+            {role.mount for role in plan.database_roles} | {role.mount for role in plan.task_roles}
+        )
         for name in await read_names(door, f"{mount}/roles")
         if name.startswith(PROBE_PREFIX)
     ]
     entities = await read_names(door, "identity/entity/name")
     return Found(
         tokens=tuple(token for token in looked_up if token is not None),
+        objects=tuple([item async for item in _task_objects(door, plan)]),
         leases=dict(zip(paths, leases, strict=True)),
         probes=frozenset(probes),
         entities=frozenset(name for name in entities if name.startswith(OURS)),
@@ -105,10 +121,15 @@ def leftovers(
     for token in found.tokens:
         if reason := _token_reason(plan, token, here):
             yield _leftover_token(token, seconds, reason)
+    for item in found.objects:
+        age = max(0, int(seconds - born(item.task)))
+        if reason := _object_reason(plan, item, here, age):
+            yield Leftover(item.kind, item.path, item.node, age, reason)
     yield from _surplus_leases(plan, found, now)
     for kind, name, _ in stale(plan, live):
         yield Leftover(kind, name, "-", None, "not in the plan")
     planned = {f"{role.mount}/roles/{role.probe}" for role in plan.database_roles if role.probe}
+    planned |= {f"{role.mount}/roles/{role.probe}" for role in plan.task_roles if role.probe}
     for path in sorted(found.probes - planned):
         yield Leftover("database role", path, "-", None, "not in the plan")
     for name in sorted(found.entities - {ENTITY}):
@@ -122,6 +143,11 @@ def of_node(found: Found, node: str, now: datetime) -> Iterator[tuple[FoundToken
             yield token, _leftover_token(token, int(now.timestamp()), "its node is gone")
 
 
+def objects_of_node(found: Found, node: str) -> Iterator[FoundObject]:
+    """Yield what was written for tasks of a node; leases end with their tokens."""
+    return (item for item in found.objects if item.node == node and item.kind != "lease")
+
+
 async def reap(door: Door, tokens: Iterable[FoundToken]) -> AsyncIterator[FoundToken]:
     """Revoke tokens, and with each its leases; yields those that are done. Raises as `live`."""
     for token in tokens:
@@ -130,6 +156,15 @@ async def reap(door: Door, tokens: Iterable[FoundToken]) -> AsyncIterator[FoundT
         if reply.meaning is not Meaning.DONE:
             raise admin_failure(reply, f"revoking the token of {token.task}")
         yield token
+
+
+async def delete(door: Door, objects: Iterable[FoundObject]) -> AsyncIterator[FoundObject]:
+    """Delete what was written for tasks; yields each that is done. Raises as `live`."""
+    for item in objects:
+        reply: Reply = await door.delete(f"/v1/{item.path}")
+        if reply.meaning not in {Meaning.DONE, Meaning.ABSENT}:
+            raise admin_failure(reply, f"deleting {item.path}")
+        yield item
 
 
 def _token_reason(plan: Plan, token: FoundToken, here: LiveTasks | None) -> str | None:
@@ -141,6 +176,14 @@ def _token_reason(plan: Plan, token: FoundToken, here: LiveTasks | None) -> str 
         return None if token.role else "has our policies, but no role of ours made it"
     if here is not None and token.node == here.node and token.task not in here.tasks:
         return "belongs to no live task of its node"
+    return None
+
+
+def _object_reason(plan: Plan, item: FoundObject, here: LiveTasks | None, age: int) -> str | None:
+    if here is not None and item.node == here.node:
+        return None if item.task in here.tasks else "belongs to no live task of its node"
+    if age > plan.longest_life.total_seconds():
+        return "is older than any task of the plan may be"
     return None
 
 
@@ -174,6 +217,27 @@ def _mint_paths(plan: Plan) -> dict[str, set[str]]:
             if mount is not None and not wild and PROBE_PREFIX not in rule.path:
                 paths.setdefault(rule.path, set()).add(name)
     return paths
+
+
+async def _task_objects(door: Door, plan: Plan) -> AsyncIterator[FoundObject]:
+    """Find what was written for single tasks, and the leases of it, by their names."""
+    for place, prefix in sorted(plan.task_object_places):
+        for name in sorted(await read_names(door, place)):
+            if found := _object("database role", place, prefix, name):
+                yield found
+    for mount in sorted({role.mount for role in plan.task_roles}):
+        roles = await read_names(door, f"sys/leases/lookup/{mount}/creds")
+        for role in sorted(name.rstrip("/") for name in roles):
+            found = _object("lease", f"{mount}/creds", DATABASE_PREFIX, role)
+            if found and await read_names(door, f"sys/leases/lookup/{mount}/creds/{role}"):
+                yield found
+
+
+def _object(kind: str, place: str, prefix: str, name: str) -> FoundObject | None:
+    told = parse_revision_name(name.rpartition(".")[2])
+    if told is None or not name.startswith(prefix):
+        return None
+    return FoundObject(kind, f"{place}/{name}", *told)
 
 
 async def _token(door: Door, accessor: str) -> FoundToken | None:
