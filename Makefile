@@ -22,7 +22,7 @@ COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allo
 	--no-emit-find-links --no-emit-trusted-host --annotation-style line
 
 PYTEST := $(BIN)/coverage run -m pytest --only-allowed-skips
-WAITING := tests/boot tests/demo tests/devstack tests/e2e tests/spire
+WAITING := tests/boot tests/demo tests/devstack tests/doctor tests/e2e tests/spire
 
 .PHONY: help demo test lint types bench mutate dist format clean requirements
 

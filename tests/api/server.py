@@ -12,7 +12,7 @@ import aiohttp
 import structlog
 
 from taskmint.api.admin_api import AdminApi, Members, Role
-from taskmint.api.admin_bodies import ReloadReply
+from taskmint.api.admin_bodies import ReloadReply, Standing
 from taskmint.api.listener import ListenerLimits
 from taskmint.api.serving import serving_http
 from taskmint.api.task_api import TaskApi
@@ -96,8 +96,7 @@ async def admin_socket(
             reload=reload,
             explain_as=service.explain_as,
             policy_digest=lambda: "d",
-            uptime=lambda: 1.5,
-            ledger_queue=lambda: 0,
+            standing=lambda: Standing(1.5, 0),
             metrics=nothing,
             node="node-a",
             version="0",

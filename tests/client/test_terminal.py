@@ -165,7 +165,7 @@ def complete(line: str) -> list[str]:
 
 def test_bash_completes_commands_and_what_they_take() -> None:
     """Every command, those of a group, and the words of an option."""
-    assert {"status", "tasks", "policy", "completion"} <= set(complete("taskmint"))
+    assert {"status", "tasks", "doctor", "policy", "completion"} <= set(complete("taskmint"))
     assert {"verify", "show", "export", "tail"} <= set(complete("taskmint audit"))
     assert {"age", "deadline"} <= set(complete("taskmint tasks --sort"))
 

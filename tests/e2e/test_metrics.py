@@ -1,7 +1,11 @@
 """What operators watch, on a running daemon: metrics, alerts, and the page that lists them."""
 
+import asyncio
+import json
 import math
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -11,10 +15,11 @@ import pytest_asyncio
 from scrape import Sample, ask, fires, grouped_by, read, selectors
 from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
+from taskmint.devstack.stack_files import DAEMON_ID
 from telemetry.test_alerts import DASHBOARD, RULES, RUNBOOK, dashboard_expressions, rule
 
 from e2e.conftest import Ground
-from e2e.ground import Workload
+from e2e.ground import POLICY, Workload, admin
 
 pytestmark = pytest.mark.real
 
@@ -153,3 +158,70 @@ async def test_a_sealed_vault_raises_its_alarm_and_the_unsealed_one_clears_it(
         assert fires(ask(expression, before, during)), expression
     for expression in (unproven, at, rule("TaskmintRevocationUnproven")):
         assert not fires(ask(expression, during, after)), expression
+
+
+async def doctor(stack: Stack) -> tuple[int, list[dict[str, str]]]:
+    """What doctor finds wrong, and its exit code; run as the daemon's own interpreter."""
+    process = await asyncio.create_subprocess_exec(
+        *(str(stack.python["daemon"]), "-m", "taskmint", "doctor", "--output", "json"),
+        env={"PATH": os.environ["PATH"], **stack.environment()},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    found = [one for one in json.loads(out) if one["severity"] == "error"]
+    return process.returncode or 0, found
+
+
+async def test_an_alert_is_resolved_by_what_doctor_says(
+    stack: Stack, daemon: Daemon, workload: Workload
+) -> None:
+    """
+    A policy with a mistake and a definition that Vault knows nothing of, as an SRE would meet them.
+
+    1. The reload is refused: TaskmintPolicyRefused fires, doctor names the line and the word.
+    2. Corrected as it says: the alert is gone, and TaskmintPlanNotApplied fires; doctor names the
+       definition and `taskmint vault apply`.
+    3. Applied: nothing fires and doctor has nothing to mend.
+    """
+    policy = stack.paths.policy / "extra.yaml"
+    text = POLICY.replace("e2e-", "extra-")
+    try:
+        # 1.
+        policy.write_text(text.replace("owner:", "ovner:", 1))
+        policy.chmod(0o644)
+        daemon.signal(signal.SIGHUP)
+        await until_fires(stack, "TaskmintPolicyRefused", fires_now=True)
+        code, found = await doctor(stack)
+        assert code == 1
+        assert any("extra.yaml:" in one["what"] and "ovner" in one["what"] for one in found)
+        assert any("owner" in one["fix"] for one in found)
+        # 2.
+        policy.write_text(text)
+        assert (await admin(stack, "reload"))[0] == 0
+        await until_fires(stack, "TaskmintPolicyRefused", fires_now=False)
+        await until_fires(stack, "TaskmintPlanNotApplied", fires_now=True)
+        code, found = await doctor(stack)
+        assert code == 1
+        (lacking,) = [one for one in found if "extra-report" in one["what"]]
+        assert "taskmint vault apply" in lacking["fix"]
+        # 3.
+        await stack.apply()
+        await until_fires(stack, "TaskmintPlanNotApplied", fires_now=False)
+        assert await doctor(stack) == (0, [])
+        await workload.end(await workload.start("extra-brief"))
+    finally:
+        policy.unlink()
+        await admin(stack, "reload")
+        apply = ("vault", "apply", "--yes", "--prune", "--daemon-spiffe-id", DAEMON_ID)
+        done = await admin(stack, *apply, "--token-file", str(stack.paths.root_token))
+        assert done[0] == 0, done[1]
+
+
+async def until_fires(stack: Stack, name: str, *, fires_now: bool) -> None:
+    """Scrape until a rule says so."""
+    async with asyncio.timeout(40):
+        while True:
+            now = read(await page(stack))
+            if fires(ask(rule(name), now, now)) == fires_now:
+                return
+            await asyncio.sleep(0.1)

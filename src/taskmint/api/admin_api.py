@@ -30,6 +30,7 @@ from taskmint.tasks.task import EndedBy
 
 from .admin_bodies import (
     ReloadReply,
+    Standing,
     StatusReply,
     TasksReply,
     backlog_reply,
@@ -79,8 +80,7 @@ class AdminApi:
     reload: Callable[[], Awaitable[ReloadReply]]
     explain_as: Callable[[CallerFacts, RequestFacts], Explanation]
     policy_digest: Callable[[], str]
-    uptime: Callable[[], float]
-    ledger_queue: Callable[[], int]
+    standing: Callable[[], Standing]
     metrics: Callable[[], Awaitable[bytes]]
     node: str
     version: str
@@ -110,17 +110,19 @@ class AdminApi:
     async def status(self, request: web.Request) -> web.Response:
         """Components with reasons, and what is in force."""
         self._require(request, Role.AUDITOR, Role.OPERATOR)
-        figures = self.operators.figures()
+        figures, standing = self.operators.figures(), self.standing()
         return _json(
             StatusReply(
                 ready=readiness(self.components),
                 node=self.node,
                 version=self.version,
                 policy_digest=self.policy_digest(),
-                uptime_seconds=round(self.uptime(), 3),
+                uptime_seconds=round(standing.uptime_seconds, 3),
+                rights_wider=list(standing.rights_wider),
+                definitions_unapplied=sorted(standing.definitions_unapplied),
                 live_tasks=figures.in_state(TaskState.ACTIVE),
                 revoking_tasks=figures.in_state(TaskState.REVOKING),
-                backlog=backlog_reply(figures, self.ledger_queue()),
+                backlog=backlog_reply(figures, standing.ledger_queue),
             )
         )
 

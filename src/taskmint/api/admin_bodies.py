@@ -1,5 +1,7 @@
 """What the admin socket answers, and what that is made of; never a lease id or an accessor."""
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel
 
 from taskmint.tasks.figures import Figures
@@ -75,6 +77,19 @@ class BacklogReply(BaseModel):
     ledger_queue: int
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """
+    How the daemon stands, for its status: rows that wait for the disk, and its rights in Vault
+    against the plan, as last looked at.
+    """
+
+    uptime_seconds: float
+    ledger_queue: int
+    rights_wider: tuple[str, ...] = ()
+    definitions_unapplied: frozenset[str] = frozenset()
+
+
 class StatusReply(BaseModel):
     """Whether the daemon can do its work."""
 
@@ -83,6 +98,8 @@ class StatusReply(BaseModel):
     version: str
     policy_digest: str
     uptime_seconds: float
+    rights_wider: list[str]
+    definitions_unapplied: list[str]
     live_tasks: int
     revoking_tasks: int
     backlog: BacklogReply

@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "audit": ("taskmint.cli.audit", "Verify and read the ledger."),
     "policy": ("taskmint.cli.policy", "Check and question policy files."),
     "vault": ("taskmint.cli.vault", "Plan, apply and check what Vault must hold."),
+    "doctor": ("taskmint.cli.doctor", "Find what is wrong, and how to mend it."),
     "config": ("taskmint.cli.config", "Check and show the daemon's configuration."),
     "dev": ("taskmint.cli.dev", "Run the embedded development stack."),
     "demo": ("taskmint.cli.demo", "Tell the whole story on real servers, in a minute."),

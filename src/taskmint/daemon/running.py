@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 
 from taskmint.api.admin_api import AdminApi, Members, Role
-from taskmint.api.admin_bodies import ReloadReply
+from taskmint.api.admin_bodies import ReloadReply, Standing
 from taskmint.api.connection import TlsTerms
 from taskmint.api.gate import Serving
 from taskmint.api.readiness import Components
@@ -114,8 +114,12 @@ class Running:
             reload=self.reload,
             explain_as=parts.service.explain_as,
             policy_digest=lambda: parts.in_force.policy.digest,
-            uptime=lambda: parts.clock.boottime() - started,
-            ledger_queue=lambda: parts.ledger.waiting,
+            standing=lambda: Standing(
+                parts.clock.boottime() - started,
+                parts.ledger.waiting,
+                parts.vault.wider(),
+                parts.vault.unapplied(),
+            ),
             metrics=page,
             node=parts.node,
             version=importlib.metadata.version("taskmint"),

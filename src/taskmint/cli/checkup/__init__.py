@@ -1,0 +1,1 @@
+"""What `taskmint doctor` looks at, a part each; nothing here changes anything."""
