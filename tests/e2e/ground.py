@@ -14,6 +14,7 @@ from typing import Any, Self
 import aiohttp
 
 from taskmint.client.workload_api import WorkloadApi
+from taskmint.devstack.bao_http import BaoHttp
 from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.psql import Answer, query
 from taskmint.devstack.registration import Entry
@@ -65,6 +66,18 @@ tasks:
     ends: {heartbeat: 2s}
     scope:
       reader: {token: {policy: e2e-reader}}
+  e2e-deploy:
+    owner: team-tests@example.org
+    class: batch
+    dead_man: 10s
+    who: [spiffe://example.org/ns/orders/sa/report]
+    deadline: {default: 5m, max: 30m}
+    ends: {deadline_only: true}
+    scope:
+      web: {pki: {mount: pki, role: web, operation: sign, common_name: a.example.org, ttl: 10m,
+                  proof: crl}}
+      made: {pki: {mount: pki, role: web, common_name: b.example.org, ttl: 10m, proof: crl}}
+      host: {ssh: {mount: ssh, role: ops, operation: sign, principals: [deploy], ttl: 10m}}
 """
 
 
@@ -115,9 +128,10 @@ class Workload:
         reply = await self.ask("POST", "/v1/tasks", json={"task": task, **more})
         assert reply.status == 201, reply.body
         for name, credential in reply.body["credentials"].items():
-            for key in ("password", "client_token", "token"):
+            for key in ("password", "client_token", "token", "private_key"):
                 if key in credential["data"]:
-                    self._canaries.plant(credential["data"][key], f"{task} {name} {key}")
+                    secret = str(credential["data"][key]).splitlines()
+                    self._canaries.plant(secret[len(secret) > 1], f"{task} {name} {key}")
         return reply.body
 
     async def end(self, task: dict[str, Any]) -> Reply:
@@ -139,12 +153,33 @@ async def lay_ground(stack: Stack) -> None:
     async with stack.admin() as vault:
         rule = 'path "auth/token/lookup-self" { capabilities = ["read"] }'
         await vault.call("POST", f"sys/policies/acl/{HAND_POLICY}", {"policy": rule})
+        await _certificates(vault)
         await set_up_task_connection(vault, stack.postgres)
     text = POLICY.replace("CREATION", json.dumps(CREATION))
     text = text.replace("REVOCATION", json.dumps(POSTGRESQL_REVOCATION))
     await asyncio.to_thread(_write, stack.paths.policy / "e2e.yaml", text)
     await stack.workload_api.register(Entry(WORKLOAD_ID, os.path.realpath("/proc/self/exe")))
     await stack.apply()
+
+
+async def _certificates(vault: BaoHttp) -> None:
+    """Mount what makes certificates and signed keys, with a role each."""
+    for kind in ("pki", "ssh"):
+        await vault.call("POST", f"sys/mounts/{kind}", {"type": kind})
+    await vault.call("POST", "pki/root/generate/internal", {"common_name": "CA", "ttl": "700h"})
+    web = {
+        "allowed_domains": ["example.org"],
+        "allow_subdomains": True,
+        "key_type": "ec",
+        "use_csr_common_name": False,
+        "use_csr_sans": False,
+        "max_ttl": "10m",
+        "generate_lease": True,
+    }
+    await vault.call("POST", "pki/roles/web", web)
+    await vault.call("POST", "ssh/config/ca", {"generate_signing_key": True})
+    users = {"key_type": "ca", "allow_user_certificates": True, "allowed_users": "deploy"}
+    await vault.call("POST", "ssh/roles/ops", {**users, "max_ttl": "10m"})
 
 
 def _write(path: Path, text: str) -> None:

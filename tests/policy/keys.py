@@ -22,7 +22,7 @@ _CURVES: Final[dict[str, ec.EllipticCurve]] = {
 
 
 @cache
-def key(kind: str = "p256") -> Key:
+def key(kind: str) -> Key:
     """A private key of a kind, the same one each time."""
     if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.generate()

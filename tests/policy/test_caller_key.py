@@ -114,8 +114,8 @@ def test_a_request_that_its_key_did_not_sign_is_refused() -> None:
 
 def test_what_is_no_public_key_is_refused() -> None:
     """A private key above all, two of them, another type, a line with options, and nothing."""
-    private = key().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    other = key().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    private = key("p256").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    other = key("p256").public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     for text in (private, request() * 2, other.decode(), request() + "x", "", "\0", "é"):
         assert isinstance(csr(text), Refused)
     one = ssh_key()
