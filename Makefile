@@ -9,6 +9,7 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 BENCH_ARGS ?=
+RESTARTS_ARGS ?=
 UPGRADE ?=
 MUTANTS_AT_ONCE ?= 2
 
@@ -22,9 +23,9 @@ COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allo
 	--no-emit-find-links --no-emit-trusted-host --annotation-style line
 
 PYTEST := $(BIN)/coverage run -m pytest --only-allowed-skips
-WAITING := tests/boot tests/demo tests/devstack tests/doctor tests/e2e tests/spire
+WAITING := tests/boot tests/demo tests/devstack tests/doctor tests/e2e tests/restarts tests/spire
 
-.PHONY: help demo test lint types bench mutate dist format clean requirements
+.PHONY: help demo test lint types bench restarts mutate dist format clean requirements
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | sort | while IFS=$$'\t' read -r name what; do \
@@ -56,6 +57,9 @@ lint: $(VENV)/.stamp-dev  ## ruff, its formatter, hadolint
 
 types: $(VENV)/.stamp-dev  ## mypy --strict over src and tests
 	$(BIN)/mypy
+
+restarts: $(VENV)/.stamp-dev  ## 50 restarts of the daemon under load: no caller may notice; five minutes
+	$(BIN)/python tests/restarts $(RESTARTS_ARGS)
 
 bench: $(VENV)/.stamp-dev  ## the benchmark; BENCH_ARGS=--quick takes under a minute
 	$(BIN)/python tests/bench $(BENCH_ARGS)

@@ -13,6 +13,7 @@ from taskmint.errors import Code
 
 from api.server import HEADERS, Answer, Http, task_socket
 from fakes.vault import away, refused
+from tasks.world import REPORT
 
 START = {"task": "report", "parameters": {"region": "eu"}, "purpose": "nightly"}
 
@@ -184,6 +185,62 @@ async def test_a_failing_vault_is_502_and_an_absent_one_503(
 
     assert_problem(answer, status, code)
     assert ("Retry-After" in answer.headers) is (status == 503)
+
+
+async def test_p10_over_a_limit_the_answer_is_429_and_says_when_to_come_again(
+    tmp_path: Path,
+) -> None:
+    """P10: over HTTP, as any client reads it."""
+    text = REPORT.replace("ends:", "limits: {concurrent_per_identity: 1}\n    ends:")
+    async with task_socket(tmp_path, text) as http:
+        first = await http.ask("POST", "/v1/tasks", json=START)
+        answer = await http.ask("POST", "/v1/tasks", json=START)
+
+        assert first.status == 201
+        assert_problem(answer, 429, Code.LIMIT_EXCEEDED)
+        assert int(answer.headers["Retry-After"]) >= 1
+
+
+async def test_p7_a_ledger_that_cannot_write_answers_503_and_ends_go_on(http: Http) -> None:
+    """P7, row 65: no new task, a time to come again, and the old one is still taken back."""
+    task = (await http.ask("POST", "/v1/tasks", json=START)).body["id"]
+    http.world.ledger.full = True
+    refused_start = await http.ask("POST", "/v1/tasks", json=START)
+    ended = await http.ask("DELETE", f"/v1/tasks/{task}")
+    http.world.ledger.full = False
+
+    assert_problem(refused_start, 503, Code.LEDGER_UNAVAILABLE)
+    assert int(refused_start.headers["Retry-After"]) >= 1
+    assert (ended.status, ended.body["state"]) == (200, "revoked")
+    assert http.world.vault.alive == set()
+
+
+async def test_row_47_ends_and_heartbeats_out_of_order(http: Http) -> None:
+    """Row 47: an end before a begin, twice, with another outcome; a heartbeat and a PATCH after."""
+    nothing = await http.ask("DELETE", "/v1/tasks/tm_00000000000000000000000000")
+    task = (await http.ask("POST", "/v1/tasks", json=START)).body["id"]
+    once = await http.ask("DELETE", f"/v1/tasks/{task}?outcome=failed")
+    twice = await http.ask("DELETE", f"/v1/tasks/{task}?outcome=succeeded")
+    beat = await http.ask("POST", f"/v1/tasks/{task}/heartbeat")
+    change = await http.ask("PATCH", f"/v1/tasks/{task}", json={"parameters": {"region": "us"}})
+
+    assert_problem(nothing, 404, Code.TASK_NOT_FOUND)
+    assert (once.status, once.body["end_cause"]) == (200, "failed")
+    assert (twice.status, twice.body["end_cause"]) == (200, "failed")  # the first one won
+    assert_problem(beat, 409, Code.TASK_ENDED)
+    assert_problem(change, 409, Code.TASK_ENDED)
+    assert http.world.vault.calls.count("create_task_token") == 1
+
+
+async def test_row_46_no_call_takes_a_lease_id(http: Http) -> None:
+    """Row 46: what to revoke or renew is never the caller's word."""
+    lease = {"lease_id": "database/creds/orders-ro-eu/abc"}
+    start = await http.ask("POST", "/v1/tasks", json={**START, **lease})
+    task = (await http.ask("POST", "/v1/tasks", json=START)).body["id"]
+    change = await http.ask("PATCH", f"/v1/tasks/{task}", json=lease)
+
+    assert_problem(start, 400, Code.MALFORMED_REQUEST)
+    assert_problem(change, 400, Code.MALFORMED_REQUEST)
 
 
 @pytest.mark.parametrize(

@@ -300,3 +300,18 @@ async def test_stopping_is_bounded_when_vault_hangs() -> None:
 
         assert world.ledger.entries[-1].event is Event.ENDING
         assert len((await world.ledger.unfinished()).tasks) == 1
+
+
+async def test_p8_who_waits_for_an_end_is_not_left_waiting_by_a_daemon_that_stops() -> None:
+    """A long poll is answered with the task as it is, before the door closes; a later one too."""
+    world = World()
+    async with world.running() as service:
+        task = await service.start(caller(), ask(), None)
+        polling = asyncio.create_task(service.show(caller(), task.id, timedelta(seconds=60)))
+        await asyncio.sleep(0)
+        service.hang_up()
+
+        async with asyncio.timeout(5):
+            assert (await polling).state is TaskState.ACTIVE
+            again = await service.show(caller(), task.id, timedelta(seconds=60))
+        assert again.state is TaskState.ACTIVE

@@ -219,3 +219,19 @@ async def test_p8_a_ledger_that_cannot_be_read_yet_is_asked_again() -> None:
     world.ledger.unreadable = 2
     async with world.running() as service:
         assert (await service.show(caller(), task_id, timedelta())).state is TaskState.ACTIVE
+
+
+async def test_p8_nobody_waits_for_the_record_of_an_adoption() -> None:
+    """A disk that is slow after the restart holds up no caller of a task of before."""
+    world = World()
+    task_id = await started(world)
+    world.ledger.gates[TaskState.ACTIVE] = recorded = asyncio.Event()
+    async with world.running(recovered=False) as service:
+        recovery = asyncio.create_task(service.recover())
+        async with asyncio.timeout(5):
+            shown = await service.show(caller(), task_id, timedelta())
+        recorded.set()
+        await recovery
+
+    assert shown.state is TaskState.ACTIVE
+    assert world.ledger.entries[-1].event is Event.ADOPTED

@@ -116,8 +116,9 @@ class World:
         limits: TaskLimits | None = None,
         delivery_window: timedelta = timedelta(seconds=60),
         reconnect_grace: timedelta = timedelta(seconds=10),
+        recovered: bool = True,
     ) -> AsyncIterator[TaskService]:
-        """A recovered service; whatever crashed in it fails the test."""
+        """A service, recovered unless the test does that; whatever crashed in it fails the test."""
         settings = Settings(
             "node-a",
             self.boot_id,
@@ -127,6 +128,7 @@ class World:
         )
         loaded = policy(text)
         async with TaskService(loaded, self.outside(), settings, self.crashes.append) as service:
-            await service.recover()
+            if recovered:
+                await service.recover()
             yield service
         assert self.crashes == []

@@ -110,6 +110,7 @@ def listener_limits(config: Config) -> ListenerLimits:
     return ListenerLimits(
         connections=limits.connections,
         connections_per_uid=limits.connections_per_uid,
+        drain=config.shutdown_timeout.total_seconds(),
         timeouts=Timeouts(
             header=limits.header_timeout.total_seconds(),
             request=limits.request_timeout.total_seconds(),

@@ -34,6 +34,7 @@ from .policy_watch import Fingerprint, watch
 
 _WATCH_SECONDS: Final = 1.0
 _FINDINGS_RECORDED: Final = 20
+_REPLAY_SECONDS: Final = 5.0  # how long a stop waits for a replay that it came into
 _HEAD_INTERVAL: Final = timedelta(minutes=1)
 
 
@@ -140,7 +141,9 @@ class Running:
         await self._record(Event.DAEMON_STARTED)
         try:
             async with asyncio.TaskGroup() as group:
+                recovery = group.create_task(parts.service.recover(), name="recovery")
                 background = [
+                    recovery,
                     group.create_task(
                         export_heads(parts.ledger, self._log, _HEAD_INTERVAL), name="heads"
                     ),
@@ -155,7 +158,6 @@ class Running:
                         name="retention",
                     ),
                     group.create_task(self._announcer.follow(parts.node), name="readiness"),
-                    group.create_task(self._parts.service.recover(), name="recovery"),
                     group.create_task(self._parts.service.keep_swept(), name="sweeping"),
                     group.create_task(self._reload_when_asked(), name="reloads"),
                     group.create_task(self._watch_policy(), name="policy watch"),
@@ -163,6 +165,8 @@ class Running:
                     group.create_task(self._follow_authorities(), name="authorities"),
                 ]
                 await self._stop.wait()
+                # Who has asked for a task of before still gets an answer.
+                await asyncio.wait((recovery,), timeout=_REPLAY_SECONDS)
                 for task in background:
                     task.cancel()
         except BaseExceptionGroup as several:

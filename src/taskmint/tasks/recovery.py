@@ -38,9 +38,9 @@ class Recovery:
     keeper: Keeper
     requests: RequestRecovery
 
-    async def run(self) -> None:
+    async def take_up(self) -> Sequence[Task]:
         """
-        Take up every unfinished task. Raises Unavailable(ledger_unavailable).
+        Take up every unfinished task; return the adopted. Raises Unavailable(ledger_unavailable).
 
         From a record in doubt nothing is adopted: the row that ended a task may be what it lacks.
         """
@@ -69,6 +69,10 @@ class Recovery:
                 "ledger_in_doubt", reason=unfinished.doubt, taken_back=taken_back
             )
         self.outside.log.info("recovered", adopted=len(adopted), taken_back=taken_back)
+        return adopted
+
+    async def record(self, adopted: Sequence[Task]) -> None:
+        """Write down which tasks outlived the restart; nobody has to wait for that."""
         await asyncio.gather(*(self._record_adoption(task) for task in adopted))
 
     def _read(self, history: Sequence[Entry]) -> Recorded | Request | None:

@@ -5,7 +5,7 @@ Decides by the policy, acts through ports, keeps no secret beyond the delivery w
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final, Self
 
@@ -64,6 +64,7 @@ class TaskService:
         self._outside = outside
         self._accepting = True
         self._recovered = asyncio.Event()
+        self._hung_up = False
         self._stands: Callable[[str], bool] = lambda _authority: True
         self._work = work = OwnedWork(on_crash)
         self._register = register = Register(settings.limits)
@@ -177,18 +178,20 @@ class TaskService:
 
     async def show(self, caller: Caller, task_id: str, wait: timedelta) -> TaskView:
         """
-        Show a task; with `wait`, first wait that long for it to end. Raises NotFound.
+        Show a task; with `wait`, first wait so long for it to end, or us. Raises NotFound.
 
         A request is waited for until it is approved or over.
         """
         if (request := await self._own_request(caller, task_id)) is not None:
             if wait:
                 waits = TaskState.AWAITING_APPROVAL
-                await request.changed.until(lambda: request.state is not waits, wait)
+                await request.changed.until(
+                    lambda: request.state is not waits or self._hung_up, wait
+                )
             return request_view(request, self._outside.clock)
         task = await self._own(caller, task_id)
         if wait:
-            await task.changed.until(lambda: task.over, wait)
+            await task.changed.until(lambda: task.over or self._hung_up, wait)
         return owners_view(task, self._outside.clock)
 
     async def heartbeat(self, caller: Caller, task_id: str, revision: int = 1) -> TaskView:
@@ -279,28 +282,34 @@ class TaskService:
         A ledger that cannot be read is asked again until it can: what it lists lapses by the
         dead-man interval meanwhile, and nobody is told that a task of before does not exist.
         """
-        await self._replay()
+        adopted = await self._replay()
         self._register.complete()
         self._recovered.set()
         # What was taken up was decided by the policy and the authorities of before the restart.
         self.adopt_policy(self._policy)
         self.end_withdrawn(self._stands)
+        await self._recovery.record(adopted)
 
-    async def _replay(self) -> None:
+    async def _replay(self) -> Sequence[Task]:
         pause = FIRST_REPLAY_PAUSE_SECONDS
         while True:
             try:
-                await self._recovery.run()
+                return await self._recovery.take_up()
             except Unavailable as error:
                 self._outside.log.warning("recovery_failed", code=error.code, reason=error.detail)
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LONGEST_REPLAY_PAUSE_SECONDS)
-            else:
-                return
 
     def hang_up(self) -> None:
-        """Close every event stream, because the daemon stops; whoever held one comes again."""
+        """
+        Let go of everybody who only waits, because the daemon stops; they come again.
+
+        Event streams are closed, and who asked to wait for an end is shown the task as it is.
+        """
+        self._hung_up = True
         self._followers.close()
+        for one in (*self._register, *self._requests):
+            one.changed.ring()
 
     async def stop(self, *, revoke: bool, grace: timedelta) -> None:
         """
