@@ -10,6 +10,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BENCH_ARGS ?=
 RESTARTS_ARGS ?=
+TORTURE_ARGS ?=
 UPGRADE ?=
 MUTANTS_AT_ONCE ?= 2
 
@@ -25,7 +26,7 @@ COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allo
 PYTEST := $(BIN)/coverage run -m pytest --only-allowed-skips
 WAITING := tests/boot tests/demo tests/devstack tests/doctor tests/e2e tests/restarts tests/spire
 
-.PHONY: help demo test lint types bench restarts mutate dist format clean requirements
+.PHONY: help demo test lint types bench torture restarts mutate dist format clean requirements
 
 help:  ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | sort | while IFS=$$'\t' read -r name what; do \
@@ -68,6 +69,9 @@ mutate: $(VENV)-mutate/.stamp  ## break the policy package in every way there is
 	$(VENV)-mutate/bin/mutmut run --max-children $(MUTANTS_AT_ONCE) > .cache/mutate.log 2>&1 \
 		|| { tail -n 40 .cache/mutate.log; exit 1; }
 	$(VENV)-mutate/bin/python tests/policy/mutation.py
+
+torture: $(VENV)/.stamp-dev  ## kill -9 on real servers, audited; TORTURE_ARGS="--kills 2000 --minutes 80"
+	$(BIN)/python tests/torture $(TORTURE_ARGS)
 
 format: $(VENV)/.stamp-dev  ## let ruff's formatter rewrite src and tests
 	$(BIN)/ruff format src tests

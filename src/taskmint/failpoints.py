@@ -13,7 +13,7 @@ from typing import Self
 
 
 class Failpoint(StrEnum):
-    """tests/e2e/test_restart.py kills the daemon at each; one that is not reached fails the run."""
+    """tests/torture kills the daemon at each; one that is not reached fails the run."""
 
     BEFORE_INTENT = "before_intent"
     AFTER_INTENT = "after_intent"

@@ -3,16 +3,13 @@
 import asyncio
 from datetime import timedelta
 
-import aiohttp
 import pytest
 
-from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
-from taskmint.failpoints import Failpoint
 
 from e2e.conftest import Ground
 from e2e.ground import Workload, daemon_log, until_refused
-from stack import DEAD_MAN, wait_until_nothing_is_left
+from stack import DEAD_MAN
 
 pytestmark = pytest.mark.real
 
@@ -58,43 +55,6 @@ async def test_sigterm_revokes_when_told(stack: Stack, workload: Workload) -> No
         assert (await workload.query(task)).status == 2, daemon_log(daemon)[-20:]
     finally:
         stack.paths.config.write_text(text)
-
-
-@pytest.mark.timeout(90)
-@pytest.mark.parametrize("point", list(Failpoint))
-async def test_p8_killed_at_any_durable_step_nothing_outlives_the_dead_man(
-    ground: Ground, workload: Workload, point: Failpoint
-) -> None:
-    """P8: kill -9 there, start again: every lease is gone or revoked, by an independent count."""
-    stack, auditor = ground.stack, ground.auditor
-    before = await asyncio.to_thread(auditor.inventory)
-    daemon = Daemon(
-        stack.python["daemon"], stack.paths, {"TASKMINT_FAILPOINT": f"{point}:{_nth(point)}:kill"}
-    )
-    try:
-        await daemon.start()
-        reply = await start_and_end(workload)
-        assert reply is None, f"{point} was not reached"
-    finally:
-        await daemon.stop()
-    async with stack.daemon():
-        left = await asyncio.to_thread(wait_until_nothing_is_left, auditor, before)
-
-    assert [line for line in left if line.startswith("+")] == []
-
-
-def _nth(point: Failpoint) -> int:
-    """The ledger's first commit is the daemon's own start, its third the first task's accessor."""
-    return 3 if point.startswith("ledger_") else 1
-
-
-async def start_and_end(workload: Workload) -> int | None:
-    """A whole task; None when the daemon died on the way."""
-    try:
-        task = await workload.start("e2e-brief")
-        return (await workload.end(task)).status
-    except (OSError, aiohttp.ClientError):
-        return None
 
 
 async def test_p5_offline_the_database_refuses_by_itself_when_vault_is_away(

@@ -140,7 +140,11 @@ class _Connection:
 
     async def run(self, host: str, port: int) -> None:
         """Carry bytes both ways until one side, or a fault, ends it."""
-        answers, requests = await asyncio.open_connection(host, port)
+        try:
+            answers, requests = await asyncio.open_connection(host, port)
+        except OSError:  # the server is away; the client learns that as from the server itself
+            self.reset()
+            return
         self._pumps = (
             asyncio.create_task(self._to_server(requests), name="proxy requests"),
             asyncio.create_task(self._to_client(answers), name="proxy answers"),

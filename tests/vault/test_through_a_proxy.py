@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from faults.tcp_proxy import Fault, TcpProxy
 from taskmint.errors import Code, Unavailable
 from taskmint.ports import Minted, Revocable, TaskToken
 from taskmint.vault.client import VaultClient
 from vault.ground import DEAD_MAN, LOG, Ground, token_request, until
+
+from faults.tcp_proxy import Fault, TcpProxy
 
 pytestmark = pytest.mark.real
 
