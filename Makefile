@@ -24,7 +24,8 @@ COMPILE := $(VENV)-requirements/bin/pip-compile --quiet --generate-hashes --allo
 	--no-emit-find-links --no-emit-trusted-host --annotation-style line
 
 PYTEST := $(BIN)/coverage run -m pytest --only-allowed-skips
-WAITING := tests/boot tests/demo tests/devstack tests/doctor tests/e2e tests/restarts tests/spire
+WAITING := tests/boot tests/container tests/demo tests/devstack tests/doctor tests/e2e \
+	tests/restarts tests/spire
 
 .PHONY: help demo test lint types bench torture restarts mutate dist format clean requirements
 

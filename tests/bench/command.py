@@ -17,6 +17,7 @@ from typing import Any, Final
 from taskmint.devstack.process import StackError
 
 from .audit import AuditTail, ListsDiffer
+from .cold_start import cold_start
 from .ground import Ground
 from .judge import Results, verdicts
 from .load import LoadFailed
@@ -49,7 +50,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:  # everything has been stopped by now
         return _INTERRUPTED
-    judged = verdicts(results, found["live"], found["wrapped"])
+    judged = verdicts(results, found["live"], found["wrapped"], found["cold_start"])
     sys.stdout.write("\n".join(lines(sizes, results, judged, found)) + "\n")
     options.output.write_text(json.dumps(as_json(sizes, results, judged, found), indent=1) + "\n")
     tell(f"wrote {options.output}")
@@ -68,7 +69,15 @@ async def _run(sizes: Sizes, tell: Callable[[str], None]) -> tuple[Results, dict
         cells = await measured(ground, audit, lists, sizes, tell)
         tell("the wrapped command")
         times = await wrapped(ground, sizes)
+        tell("the start of a daemon")
+        started = await cold_start(ground, sizes)
         tell(f"memory with {sizes.live} tasks, after {sizes.idle:g} s of silence")
         live = await live_memory(ground, sizes)
         tell("stopping")
-    return Results(cells), {"calls": words, "idle": idle, "live": live, "wrapped": times}
+    return Results(cells), {
+        "calls": words,
+        "idle": idle,
+        "live": live,
+        "wrapped": times,
+        "cold_start": started,
+    }

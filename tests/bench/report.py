@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from .cold_start import words
 from .figures import Row
 from .judge import Results, Verdict
 from .rounds import BARE, PROXY, TASKMINT, TWIN, TWO_CALL
@@ -85,6 +86,7 @@ def lines(
         f"{wrapped['command'] * 1e3:.0f} ms: {wrapped['ratio']:.1f} times; "
         f"a bare interpreter starts in {wrapped['python'] * 1e3:.0f} ms"
     )
+    yield words(found["cold_start"])
     yield ""
     for verdict in verdicts:
         yield from _verdict(verdict)

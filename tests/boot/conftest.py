@@ -1,8 +1,6 @@
 """One machine for these tests: installed, and its first task run, by the blocks of the docs."""
 
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +10,7 @@ import pytest
 
 from source_tree import REPOSITORY
 
-from boot.machine import DEBIAN, CannotBoot, Machine, booted, why_not
+from boot.machine import CannotBoot, Machine, booted, why_not
 from fenced import blocks
 from plugins.canaries import Canaries
 from plugins.dist import Dist
@@ -53,7 +51,11 @@ def root_blocks() -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="session")
 def node(
-    checkout: Path, dist: Dist, tmp_path_factory: pytest.TempPathFactory, canaries: Canaries
+    checkout: Path,
+    dist: Dist,
+    wheels: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    canaries: Canaries,
 ) -> Iterator[Node]:
     """Boot, and follow docs/operate.md from its first block to its last."""
     reason = why_not()
@@ -64,7 +66,7 @@ def node(
     binds = {
         checkout: "/srv/taskmint",
         dist.directory: "/srv/taskmint/dist",
-        wheels(place): "/srv/wheels",
+        wheels: "/srv/wheels",
     }
     try:
         with booted(place / "console.log", binds) as machine:
@@ -72,18 +74,6 @@ def node(
             yield Node(machine, tuple(follow(machine, canaries)))
     except CannotBoot as error:
         pytest.skip(str(error))
-
-
-def wheels(place: Path) -> Path:
-    """Fetch what the machine, which has no network, is to install, for the interpreter it has."""
-    version = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
-    asked = subprocess.run([DEBIAN, "-c", version], capture_output=True, text=True, check=True)
-    for_it = ("--only-binary=:all:", f"--python-version={asked.stdout.strip()}")
-    pinned = ("--require-hashes", "-r", str(REPOSITORY / "requirements" / "demo.txt"))
-    fetch = (sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check")
-    found = place / "wheels"
-    subprocess.run([*fetch, *for_it, *pinned, f"--dest={found}"], check=True, timeout=240)
-    return found
 
 
 def follow(machine: Machine, canaries: Canaries) -> Iterator[Step]:

@@ -10,13 +10,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-DEBIAN = Path("/usr/bin/python3")  # others may run it, unlike one under root's home
+from plugins.dist import NO_DEBIAN, has_debian
+
 NEEDED = ("systemd-nspawn", "unshare", "nsenter", "setpriv", "runuser", "useradd")
 BOOT_SECONDS = 20.0
 STOP_SECONDS = 15.0
@@ -46,9 +46,8 @@ def why_not() -> str | None:
     missing = [name for name in NEEDED if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} not installed"
-    probe = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
-    if not DEBIAN.exists() or subprocess.run([DEBIAN, "-c", probe], check=False).returncode:
-        return f"{DEBIAN} is no Python 3.11 with venv and ensurepip"
+    if not has_debian():
+        return NO_DEBIAN
     lay = subprocess.run(
         [*_NAMESPACE, "sh", "-euc", _LAY], capture_output=True, text=True, check=False
     )
@@ -189,7 +188,3 @@ def _descendants(pid: int) -> list[int]:
             with suppress(OSError):
                 found += map(int, children.read_text().split())
     return found
-
-
-if __name__ == "__main__":
-    sys.stdout.write(f"{why_not() or 'can boot'}\n")

@@ -10,6 +10,15 @@ import pytest
 
 from source_tree import REPOSITORY
 
+DEBIAN = Path("/usr/bin/python3")  # others may run it, unlike one under root's home
+NO_DEBIAN = f"{DEBIAN} is no Python 3.11 with venv and ensurepip"
+
+
+def has_debian() -> bool:
+    """Whether the distribution's Python can make an environment for taskmint."""
+    probe = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
+    return DEBIAN.exists() and not subprocess.run([DEBIAN, "-c", probe], check=False).returncode
+
 
 @dataclass(frozen=True)
 class Dist:
@@ -46,3 +55,22 @@ def dist(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Dist:
     (wheel,) = directory.glob("*.whl")
     (sdist,) = directory.glob("*.tar.gz")
     return Dist(wheel, sdist)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every pinned wheel that building, running and trying taskmint needs, for /usr/bin/python3."""
+    if not has_debian():
+        pytest.skip(NO_DEBIAN)
+    version = "import sys; print('.'.join(map(str, sys.version_info[:2])))"
+    asked = subprocess.run([DEBIAN, "-c", version], capture_output=True, text=True, check=True)
+    pinned = (REPOSITORY / "requirements" / f"{name}.txt" for name in ("build", "demo"))
+    directory = tmp_path_factory.mktemp("wheels")
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
+        *("--only-binary=:all:", f"--python-version={asked.stdout.strip()}", "--require-hashes"),
+        *(word for file in pinned for word in ("-r", str(file))),
+        f"--dest={directory}",
+    ]
+    subprocess.run(command, check=True, timeout=300)
+    return directory
