@@ -22,9 +22,12 @@ from .config_values import (
     LoopbackListener,
     MountPath,
     NodeId,
+    PrincipalName,
     Socket,
     TrustDomain,
+    UserId,
     VaultAddress,
+    WebhookAddress,
     Word,
     WorkloadApi,
     WorkloadId,
@@ -185,6 +188,8 @@ class LimitSettings(YamlModel):
     starts_per_minute_per_identity: Count = 600
     mints_in_flight: Count = 64
     unproven_revocations: Count = 100
+    pending: Count = 1_000
+    pending_per_identity: Count = 10
     body_bytes: Annotated[Integer, Field(ge=1024, le=1_048_576)] = 65_536
     header_timeout: Duration = 5 * _SECOND
     request_timeout: Duration = 10 * _SECOND
@@ -194,7 +199,7 @@ class LimitSettings(YamlModel):
 class RoleMembers(YamlModel):
     """Who has an admin role, by the kernel's word."""
 
-    uids: tuple[Annotated[Integer, Field(ge=0, le=2**32 - 2)], ...] = ()
+    uids: tuple[UserId, ...] = ()
     groups: tuple[Word, ...] = ()
 
 
@@ -210,6 +215,40 @@ class AdminSettings(YamlModel):
     """The admin socket's roles."""
 
     roles: RoleSettings = RoleSettings()
+
+
+class ApproverSettings(YamlModel):
+    """One person: what they sign with, and what else is them."""
+
+    keys: AbsolutePath | None = None
+    groups: tuple[PrincipalName, ...] = ()
+    uids: tuple[UserId, ...] = ()
+    spiffe_ids: tuple[WorkloadId, ...] = ()
+
+
+class ApprovalSettings(YamlModel):
+    """Who may approve what policies let wait; a policy names them as user:NAME or group:NAME."""
+
+    approvers: dict[PrincipalName, ApproverSettings] = Field(default_factory=dict)
+    local_uid: Boolean = False
+
+
+class NoticeSettings(YamlModel):
+    """How people are told that something waits for them, or that an emergency door was used."""
+
+    webhook: WebhookAddress | None = None
+    webhook_key_file: AbsolutePath | None = None
+    command: tuple[Text, ...] = ()
+    timeout: Duration = 5 * _SECOND
+
+    @model_validator(mode="after")
+    def _signed(self) -> "NoticeSettings":
+        """A webhook believes what is signed, so there is a key; a command is a program."""
+        if (self.webhook is None) != (self.webhook_key_file is None):
+            raise refusal("webhook and webhook_key_file belong together", "write both, or neither")
+        if self.command and not self.command[0].startswith("/"):
+            raise refusal("a command begins with the path of a program", "begin it with a slash")
+        return self
 
 
 class MetricsSettings(YamlModel):
@@ -239,6 +278,8 @@ class Config(YamlModel):
     ledger: LedgerSettings = LedgerSettings()
     limits: LimitSettings = LimitSettings()
     admin: AdminSettings = AdminSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
+    notices: NoticeSettings = NoticeSettings()
     metrics: MetricsSettings = MetricsSettings()
     classes: dict[ClassName, ClassSettings] = Field(default_factory=dict)
     on_stop: Annotated[Literal["keep", "revoke"], FromText] = "keep"

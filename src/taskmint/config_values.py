@@ -22,6 +22,11 @@ _HTTP_ADDRESS = re.compile(
     r"(?::(?P<port>[0-9]{1,5}))?/?",
     re.ASCII,
 )
+_WEBHOOK = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])"
+    r"(?::(?P<port>[0-9]{1,5}))?(?:/[A-Za-z0-9._~%/?&=-]{0,1024})?",
+    re.ASCII,
+)
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 
 
@@ -83,6 +88,18 @@ def _vault_address(text: str) -> str:
     return text.rstrip("/")
 
 
+def _webhook_address(text: str) -> str:
+    match = _WEBHOOK.fullmatch(text)
+    if not match or int(match["port"] or 0) > _MAX_PORT:
+        raise refusal(
+            "must be https://HOST/PATH, or http:// on loopback",
+            "write https://chat.example.org/hooks/taskmint",
+        )
+    if match["scheme"] == "http" and not _is_loopback(match["host"].strip("[]")):
+        raise refusal("would be sent in clear", "write https://, or a loopback address")
+    return text
+
+
 def _loopback_listener(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not (_is_loopback(host.strip("[]")) and _PORT.fullmatch(port) and int(port) <= _MAX_PORT):
@@ -114,6 +131,14 @@ MountPath = Annotated[
 Count = Annotated[Integer, Field(ge=1, le=1_000_000)]
 
 
+UserId = Annotated[Integer, Field(ge=0, le=2**32 - 2)]
+PrincipalName = Annotated[
+    str,
+    FullMatch(
+        "[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", "write a name as policies do, without user: or group:"
+    ),
+]
+WebhookAddress = Annotated[Text, AfterValidator(_webhook_address)]
 NodeId = Annotated[Text, AfterValidator(_node_id)]
 TrustDomain = Annotated[Text, AfterValidator(_trust_domain)]
 WorkloadApi = Annotated[Text, AfterValidator(_workload_api)]

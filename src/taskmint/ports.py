@@ -92,10 +92,10 @@ class Notice:
     facts: Mapping[str, Json] = field(default_factory=dict)
 
 
-class Announcer(Protocol):
+class Notifier(Protocol):
     """Tells people; never waits, never fails, and its failing changes no decision."""
 
-    def announce(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         """Tell, soon; what cannot be told is counted and logged."""
 
 
@@ -307,7 +307,7 @@ class Event(StrEnum):
     STATEMENT = "statement"  # an approver's word that counts
     STATEMENT_REFUSED = "statement_refused"
     REQUEST_ENDED = "request_ended"  # never minted: denied, cancelled, expired, voided
-    ANNOUNCEMENT_FAILED = "announcement_failed"
+    NOTICE_FAILED = "notice_failed"
     RETENTION = "retention"  # old rows were removed; this one vouches for them
 
 

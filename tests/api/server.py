@@ -11,9 +11,11 @@ from typing import Any
 import aiohttp
 import structlog
 
-from taskmint.api.admin_api import AdminApi, Members, Role
+from taskmint.api.admin_api import AdminApi
 from taskmint.api.admin_bodies import ReloadReply, Standing
+from taskmint.api.approvals_api import ApprovalsApi
 from taskmint.api.listener import ListenerLimits
+from taskmint.api.roles import Members, Role
 from taskmint.api.serving import serving_http
 from taskmint.api.task_api import TaskApi
 from taskmint.identity.peers import PeerReader
@@ -52,9 +54,11 @@ class Http:
 
 
 @asynccontextmanager
-async def task_socket(directory: Path, text: str = REPORT) -> AsyncIterator[Http]:
+async def task_socket(
+    directory: Path, text: str = REPORT, world: World | None = None
+) -> AsyncIterator[Http]:
     """Serve the task API."""
-    world, identity = World(), BelievingIdentity()
+    world, identity = world or World(), BelievingIdentity()
     async with world.running(text) as service:
         api = TaskApi(
             service,
@@ -76,9 +80,10 @@ async def admin_socket(
     roles: Mapping[Role, Members],
     refuse: Exception | None = None,
     text: str = REPORT,
+    world: World | None = None,
 ) -> AsyncIterator[Http]:
     """Serve the admin API over the same kind of world."""
-    world = World()
+    world = world or World()
 
     async def reload() -> ReloadReply:
         if refuse is not None:
@@ -91,6 +96,9 @@ async def admin_socket(
     async with world.running(text) as service:
         api = AdminApi(
             operators=service.operators,
+            approvals=ApprovalsApi(
+                service.approving, world.clock, roles, structlog.stdlib.get_logger()
+            ),
             roles=roles,
             components={"vault": world.vault.ready},
             reload=reload,

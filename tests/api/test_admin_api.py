@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskmint.api.admin_api import Members, Role
+from taskmint.api.roles import Members, Role
 from taskmint.errors import Code, ConfigError, Finding
 from taskmint.tasks.task import EndedBy
 

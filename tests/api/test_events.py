@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from taskmint.api.admin_api import Members, Role
+from taskmint.api.roles import Members, Role
 from taskmint.errors import Code
 
 from api.server import HEADERS, Answer, Http, admin_socket, task_socket

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from taskmint.api.admin_api import Members, Role
+from taskmint.api.roles import Members, Role
 from taskmint.errors import Code
 
 from api.server import HEADERS, Http, admin_socket, task_socket

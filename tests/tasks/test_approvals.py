@@ -90,7 +90,7 @@ async def test_nothing_is_minted_before_enough_others_have_approved() -> None:
         TaskState.MINTING,
     ]
     assert world.ledger.entries[2].facts["principal"] == "dpo"
-    assert world.announcer.kinds() == ["approval_requested", "approval_given"]
+    assert world.notifier.kinds() == ["approval_requested", "approval_given"]
 
 
 async def test_the_plan_that_is_shown_says_everything_that_would_be_given() -> None:
@@ -503,7 +503,7 @@ async def test_a_request_that_cannot_be_recorded_waits_for_nothing() -> None:
         world.ledger.full_at.clear()
 
         assert (await asked(service)).state is TaskState.AWAITING_APPROVAL
-    assert len(world.announcer.notices) == 1
+    assert len(world.notifier.notices) == 1
 
 
 async def test_cancelled_while_the_approval_is_written_it_stays_cancelled() -> None:

@@ -18,9 +18,9 @@ from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.outside import NoApprovers, Outside, Settings
 from taskmint.tasks.service import TaskService
 
-from fakes.announcer import Heard
 from fakes.clock import SteppedClock
 from fakes.ledger import MemoryLedger
+from fakes.notifier import Heard
 from fakes.observer import Seen
 from fakes.processes import FakeProcesses
 from fakes.vault import FakeVault
@@ -92,7 +92,7 @@ class World:
     crashes: list[BaseException] = field(default_factory=list)
     boot_id: str = "boot-1"
     approvers: Approvers = field(default_factory=NoApprovers)
-    announcer: Heard = field(default_factory=Heard)
+    notifier: Heard = field(default_factory=Heard)
 
     def outside(self) -> Outside:
         """The ports."""
@@ -105,7 +105,7 @@ class World:
             self.seen,
             log,
             approvers=self.approvers,
-            announcer=self.announcer,
+            notifier=self.notifier,
         )
 
     @asynccontextmanager

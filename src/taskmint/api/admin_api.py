@@ -3,14 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import StrEnum
 from typing import Final
 
 import structlog
 from aiohttp import web
 from pydantic import BaseModel
 
-from taskmint.errors import BadRequest, Code, Denied
+from taskmint.errors import BadRequest, Code
 from taskmint.model.peer import Peer
 from taskmint.model.scope import CallerFacts, RequestFacts
 from taskmint.model.state import EndCause, TaskState
@@ -38,11 +37,13 @@ from .admin_bodies import (
     operator_task,
     order_reply,
 )
+from .approvals_api import ApprovalsApi
 from .bodies import RevokeBody, read, task_reply
 from .explanation import ExplainAsBody, to_operator
-from .gate import PEER, Serving, gate
+from .gate import Serving, gate
 from .json_body import parse_object
 from .readiness import Components, readiness
+from .roles import Members, Role, require
 from .task_api import END_WAIT, NUMBER
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus text format
@@ -54,27 +55,12 @@ _SELECTORS: Final[Mapping[str, Callable[[str], Selector]]] = {
 }
 
 
-class Role(StrEnum):
-    """Who may do what on the admin socket (decisions.md, admin roles)."""
-
-    OPERATOR = "operator"
-    APPROVER = "approver"
-    AUDITOR = "auditor"
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """The uids and gids that hold a role."""
-
-    uids: frozenset[int] = frozenset()
-    gids: frozenset[int] = frozenset()
-
-
 @dataclass(frozen=True, slots=True)
 class AdminApi:
     """The handlers and what they need. `reload` raises ConfigError and leaves the old policy."""
 
     operators: Operators
+    approvals: ApprovalsApi
     roles: Mapping[Role, Members]
     components: Components
     reload: Callable[[], Awaitable[ReloadReply]]
@@ -103,6 +89,7 @@ class AdminApi:
                 web.post("/v1/admin/reload", self.load_again),
                 web.post("/v1/admin/explain", self.explain),
                 web.get("/metrics", self.scrape, allow_head=False),
+                *self.approvals.routes(),
             ]
         )
         return app
@@ -180,16 +167,7 @@ class AdminApi:
         return web.Response(body=await self.metrics(), headers={"Content-Type": METRICS_TYPE})
 
     def _require(self, request: web.Request, *roles: Role) -> Peer:
-        peer = request[PEER]
-        for role in roles:
-            members = self.roles.get(role, Members())
-            if peer.uid in members.uids or peer.gid in members.gids:
-                return peer
-        raise Denied(
-            Code.ROLE_MISSING,
-            f"uid {peer.uid} holds none of the roles {', '.join(roles)}",
-            fix="add it under admin.roles in the daemon's config",
-        )
+        return require(request, self.roles, *roles)
 
 
 def _json(reply: BaseModel, status: int = 200) -> web.Response:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, StringConstraints,
 from taskmint.errors import BadRequest, Code
 from taskmint.model.scope import BindKind, Json, RequestFacts
 from taskmint.policy.caller_key import MAX_LENGTH
-from taskmint.tasks.views import Credential, TaskView
+from taskmint.tasks.views import ApprovalView, Credential, TaskView
 
 Claim = Annotated[str, StringConstraints(max_length=256)]
 ContextKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
@@ -17,11 +17,13 @@ ParameterText = Annotated[str, StringConstraints(max_length=256)]
 PublicKeys = dict[ContextKey, Annotated[str, StringConstraints(max_length=MAX_LENGTH)]]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """What is common to request bodies: nothing unknown, nothing guessed."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class StartBody(_Body):
+class StartBody(Body):
     """
     `POST /v1/tasks`: which definition, with which parameters, and why.
 
@@ -54,7 +56,7 @@ class StartBody(_Body):
         )
 
 
-class ChangeBody(_Body):
+class ChangeBody(Body):
     """
     `PATCH /v1/tasks/{id}`: what is to be different; nothing at all issues new credentials.
 
@@ -84,7 +86,7 @@ class ChangeBody(_Body):
         )
 
 
-class RevokeBody(_Body):
+class RevokeBody(Body):
     """
     `POST /v1/admin/revoke`: which tasks to end, by exactly one of five, and why.
 
@@ -112,7 +114,7 @@ class RevokeBody(_Body):
         return name, str(value)
 
 
-B = TypeVar("B", bound=_Body)
+B = TypeVar("B", bound=Body)
 
 
 def read(model: type[B], body: dict[str, Json]) -> B:
@@ -144,6 +146,24 @@ class CredentialReply(BaseModel):
     warnings: list[str]
 
 
+class ApprovalReply(BaseModel):
+    """
+    What a request waits for: `quorum` different ones of `approvers`, of whom `given` have approved.
+
+    `plan` is what is to be approved, and `scope_digest` the SHA-256 of its canonical form
+    (RFC 8785). By `until` it must be approved and, once it is, collected; `why` it is over.
+    """
+
+    approvers: list[str]
+    quorum: int
+    given: int
+    until: datetime
+    plan: dict[str, Any]
+    scope_digest: str
+    policy_digest: str
+    why: str
+
+
 class TaskReply(BaseModel):
     """
     A task as its owner sees it.
@@ -151,7 +171,8 @@ class TaskReply(BaseModel):
     `expires_at` is the deadline; `guaranteed_until` is how long the credentials work if the
     daemon stopped renewing them now, and `guarantee` whether that is as it should be (`kept`), less
     than half (`half`), or nothing (`lost`). `credentials` is there within the delivery window only,
-    and belongs to `revision`: 1 from the start, one more with each change.
+    and belongs to `revision`: 1 from the start, one more with each change, 0 while nothing is
+    minted because it waits for an approval. Then `approval` is there.
     """
 
     id: str
@@ -166,6 +187,7 @@ class TaskReply(BaseModel):
     end_cause: str | None
     revocation_seconds: float | None
     credentials: dict[str, CredentialReply] | None = None
+    approval: ApprovalReply | None = None
 
 
 class TaskEvents(RootModel[str]):
@@ -226,7 +248,22 @@ def task_reply(view: TaskView) -> bytes:
         revocation_seconds=view.revocation_seconds,
         credentials=credentials
         and {name: _credential(item) for name, item in credentials.items()},
+        approval=view.approval and approval_reply(view.approval),
     ).model_dump_json().encode()  # fmt: skip
+
+
+def approval_reply(view: ApprovalView) -> ApprovalReply:
+    """Encode what a request waits for."""
+    return ApprovalReply.model_construct(
+        approvers=list(view.approvers),
+        quorum=view.quorum,
+        given=view.given,
+        until=view.until,
+        plan=dict(view.plan),
+        scope_digest=view.scope_digest,
+        policy_digest=view.policy_digest,
+        why=view.why,
+    )
 
 
 def _credential(item: Credential) -> CredentialReply:

@@ -57,8 +57,8 @@ OPERATIONS: Final = (
     Operation(
         "post",
         "/v1/tasks",
-        "Start a task: decide, mint, hand over",
-        {201: TaskReply},
+        "Start a task: decide, mint, hand over; 202 while it waits for an approval",
+        {201: TaskReply, 202: TaskReply},
         (*_EVERY, 403, 409, 413, 415, 422, 429, 502),
         body=StartBody,
         headers={"Idempotency-Key": _KEY},
@@ -69,7 +69,7 @@ OPERATIONS: Final = (
         "State of a task, with its credentials within the delivery window",
         {200: TaskReply},
         (*_EVERY, 404),
-        queries={"wait": "answer when the task has ended, or after this long (30s, 500ms)"},
+        queries={"wait": "answer when it has ended or is approved, or after so long (30s, 500ms)"},
     ),
     Operation(
         "patch",

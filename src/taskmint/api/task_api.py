@@ -72,7 +72,7 @@ class TaskApi:
         return app
 
     async def start(self, request: web.Request) -> web.Response:
-        """Decide and mint: 201 with credentials."""
+        """Decide and mint: 201 with credentials; 202 while it waits for an approval."""
         caller = await self._caller(request)
         body = parse_object(await request.read())
         facts = read(StartBody, body).facts()
@@ -80,7 +80,8 @@ class TaskApi:
         view = await self.service.start(caller, facts, key)
         if request.transport is None or request.transport.is_closing():
             self.service.undelivered(view)
-        return _json(201, task_reply(view))
+        waits = view.state is TaskState.AWAITING_APPROVAL
+        return _json(202 if waits else 201, task_reply(view))
 
     async def explain(self, request: web.Request) -> web.Response:
         """What a start would be granted, without one; a refusal is the start's."""

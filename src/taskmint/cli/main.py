@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "top": ("taskmint.cli.top", "Watch the daemon and its tasks, live."),
     "end": ("taskmint.cli.admin", "End a task as operator."),
     "revoke": ("taskmint.cli.revoke", "The kill switch: end many tasks, wait for the proof."),
+    "approvals": ("taskmint.cli.approvals", "See what waits for an approval; approve or deny it."),
     "explain": ("taskmint.cli.explain", "Say what a caller would be answered now, and why."),
     "reload": ("taskmint.cli.admin", "Load the policy files again."),
     "audit": ("taskmint.cli.audit", "Verify and read the ledger."),

@@ -19,7 +19,6 @@ from taskmint.policy.difference import difference
 from taskmint.policy.enumerate import EnumeratedDefinition, enumerate_definitions
 from taskmint.policy.json_schema import policy_json_schema
 from taskmint.policy.lint import lint
-from taskmint.policy.support import unsupported
 
 from .policy_explain import explain
 from .policy_inputs import (
@@ -70,7 +69,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str, *, str
     except ConfigError as error:
         findings = tuple(sorted(error.findings))
     else:
-        lints = (*unsupported(loaded), *lint(loaded, given.classes, datetime.now(UTC)))
+        lints = lint(loaded, given.classes, datetime.now(UTC))
         summary = (
             f"fine: {len(loaded.definitions)} enforced, {len(loaded.shadows)} in shadow; "
             f"digest {loaded.digest}"

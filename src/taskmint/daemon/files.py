@@ -15,6 +15,7 @@ from taskmint.errors import Code, ConfigError, Finding
 from taskmint.model.task_id import is_node_id
 
 POLICY_FILE_BYTES: Final = 4 * 1024 * 1024
+SMALL_FILE_BYTES: Final = 1024 * 1024
 _GENERATED_ID_BYTES: Final = 5
 
 
@@ -45,6 +46,14 @@ def read_policy_files(places: Iterable[str]) -> list[tuple[str, bytes]]:
 def read_config_file(place: str) -> bytes:
     """Read the daemon's config under the same checks. Raises ConfigError(config_invalid)."""
     answer = _read(Path(place), POLICY_FILE_BYTES)
+    if isinstance(answer, Finding):
+        raise ConfigError(Code.CONFIG_INVALID, (answer,))
+    return answer
+
+
+def read_small_file(place: str) -> bytes:
+    """Read a file that the config names under the same checks. Raises ConfigError."""
+    answer = _read(Path(place), SMALL_FILE_BYTES)
     if isinstance(answer, Finding):
         raise ConfigError(Code.CONFIG_INVALID, (answer,))
     return answer

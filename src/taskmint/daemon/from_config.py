@@ -4,9 +4,9 @@ import grp
 from collections.abc import Mapping
 from pathlib import Path
 
-from taskmint.api.admin_api import Members, Role
 from taskmint.api.connection import Timeouts
 from taskmint.api.listener import ListenerLimits
+from taskmint.api.roles import Members, Role
 from taskmint.config import Config, RoleMembers, VaultAuthSettings
 from taskmint.errors import Code, TaskmintError
 from taskmint.identity.jwt_svid import JwtRules
@@ -100,6 +100,8 @@ def task_settings(config: Config, node: str, boot_id: str) -> Settings:
             starts_per_minute_per_identity=limits.starts_per_minute_per_identity,
             mints_in_flight=limits.mints_in_flight,
             unproven_revocations=limits.unproven_revocations,
+            pending=limits.pending,
+            pending_per_identity=limits.pending_per_identity,
         ),
     )
 

@@ -17,7 +17,9 @@ from taskmint.api.metrics_listener import serving_metrics
 from taskmint.api.serving import require_c_parser, serving_http
 from taskmint.clock import SystemClock
 from taskmint.config import Config
+from taskmint.errors import Unavailable
 from taskmint.failpoints import Failpoints
+from taskmint.identity.approvers import Approvers
 from taskmint.identity.believer import Believer
 from taskmint.identity.bindings import Bindings
 from taskmint.identity.delegation import Delegation
@@ -27,9 +29,11 @@ from taskmint.identity.tls import TlsTerms, check_tls_support
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.secret import Secret
+from taskmint.ports import Clock, Entry, Event, Notice
 from taskmint.tasks.outside import Outside
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
+from taskmint.telemetry.notices import Notices
 from taskmint.telemetry.systemd import Systemd, fed
 from taskmint.vault.client import VaultClient
 from taskmint.vault.http import ClientCertificate
@@ -37,6 +41,8 @@ from taskmint.vault.login import no_certificate
 
 from . import from_config, measuring
 from .announcing import Announcer
+from .approvers import ApproverSource
+from .approvers import channels as notice_channels
 from .files import node_id
 from .policy_source import PolicySource
 from .running import Parts, Running
@@ -127,6 +133,9 @@ async def _build(
     )
     seen = await asyncio.to_thread(source.fingerprint)
     in_force = await asyncio.to_thread(source.load)
+    approver_source = ApproverSource(config.approvals)
+    directory = await asyncio.to_thread(approver_source.load)
+    channels = await asyncio.to_thread(notice_channels, config.notices)
     node = await asyncio.to_thread(node_id, config.node.id, Path(config.ledger.path).parent)
     boot_id = (await asyncio.to_thread(_BOOT_ID.read_text)).strip()
     failpoints = Failpoints.from_text(environment.get("TASKMINT_FAILPOINT", ""))
@@ -168,11 +177,22 @@ async def _build(
             called=metrics.vault_called,
         )
     )
+    believer = Believer(workload_api, frozenset(config.identity.trust_domains))
+    approvers = Approvers(
+        directory, lambda: believer.now().x509, clock, local=config.approvals.local_uid
+    )
+    notices = await stack.enter_async_context(
+        Notices(channels, node, log, partial(_notice_failed, ledger, clock, log), metrics.noticed)
+    )
     reader = PeerReader(PidfdSource(config.peer.pidfd))
     crash: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     service = TaskService(
         in_force.policy,
-        Outside(vault, ledger, Bindings(reader), clock, metrics, log, failpoints),
+        Outside(
+            *(vault, ledger, Bindings(reader), clock, metrics, log, failpoints),
+            approvers=approvers,
+            notifier=notices,
+        ),
         from_config.task_settings(config, node, boot_id),
         lambda error: None if crash.done() else crash.set_exception(error),
     )
@@ -189,6 +209,8 @@ async def _build(
         seen=seen,
         watched=config.policy.watch,
         in_force=in_force,
+        approver_source=approver_source,
+        approvers=approvers,
         node=node,
         clock=clock,
         ledger=ledger,
@@ -204,6 +226,22 @@ async def _build(
         service=service,
         crash=crash,
     )
+
+
+async def _notice_failed(
+    ledger: SqliteLedger,
+    clock: Clock,
+    log: structlog.stdlib.BoundLogger,
+    notice: Notice,
+    reason: str,
+) -> None:
+    """Record that people were not told."""
+    facts = {"kind": notice.kind, "reason": reason}
+    entry = Entry(Event.NOTICE_FAILED, clock.utcnow(), notice.task, facts=facts)
+    try:
+        await ledger.append(entry)
+    except Unavailable as error:
+        log.warning("ledger_append_failed", row=entry.event, code=error.code)
 
 
 def _tell_of(ledger: SqliteLedger, log: structlog.stdlib.BoundLogger) -> None:

@@ -11,13 +11,16 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from taskmint.api.admin_api import AdminApi, Members, Role
+from taskmint.api.admin_api import AdminApi
 from taskmint.api.admin_bodies import ReloadReply, Standing
+from taskmint.api.approvals_api import ApprovalsApi
 from taskmint.api.connection import TlsTerms
 from taskmint.api.gate import Serving
 from taskmint.api.readiness import Components
+from taskmint.api.roles import Members, Role
 from taskmint.api.task_api import TaskApi
 from taskmint.errors import ConfigError, Unavailable
+from taskmint.identity.approvers import Approvers
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.housekeeping import export_heads, keep_retention
@@ -29,6 +32,7 @@ from taskmint.telemetry.metrics import Metrics
 from taskmint.vault.client import VaultClient
 
 from .announcing import Announcer
+from .approvers import ApproverSource
 from .policy_source import InForce, PolicySource
 from .policy_watch import Fingerprint, watch
 
@@ -46,6 +50,8 @@ class Parts:
     seen: Fingerprint
     watched: bool
     in_force: InForce
+    approver_source: ApproverSource
+    approvers: Approvers
     node: str
     clock: Clock
     ledger: SqliteLedger
@@ -110,6 +116,7 @@ class Running:
         started = parts.clock.boottime()
         return AdminApi(
             operators=parts.service.operators,
+            approvals=ApprovalsApi(parts.service.approving, parts.clock, roles, self._log),
             roles=roles,
             components=parts.components(),
             reload=self.reload,
@@ -178,7 +185,7 @@ class Running:
 
     async def reload(self) -> ReloadReply:
         """
-        Load the policy files again, all or nothing; end the tasks that are now refused.
+        Load the policy and the approvers' keys again, all or nothing; end what is now refused.
 
         Raises ConfigError and leaves everything as it is.
         """
@@ -187,10 +194,12 @@ class Running:
             parts.seen = await asyncio.to_thread(parts.source.fingerprint)
             try:
                 in_force = await asyncio.to_thread(parts.source.load)
+                directory = await asyncio.to_thread(parts.approver_source.load)
             except ConfigError as error:
                 await self._refuse(error)
                 raise
             parts.in_force, self.reload_failed = in_force, False
+            parts.approvers.replace(directory)
             parts.vault.swap_plan(in_force.plan)
             ended = parts.service.adopt_policy(in_force.policy)
             await self._record(Event.POLICY_LOADED)

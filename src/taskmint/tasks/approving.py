@@ -23,6 +23,7 @@ from taskmint.ports import Entry, Notice
 from . import request_entries
 from .deciding import NeedsApproval, fresh_id, still_granted
 from .ending import Ender
+from .habits import Habits, Unusual
 from .outside import Outside, Settings
 from .register import Register
 from .requests import Evidence, Request, Requests, Until
@@ -54,6 +55,7 @@ class Approving:
         self._policy = policy
         self._timetable: Timetable[Request] = Timetable(outside.clock, self._due)
         self._brought: deque[float] = deque()
+        self.habits = Habits()
 
     # --- asking ----------------------------------------------------------------------------
 
@@ -212,7 +214,7 @@ class Approving:
         self, select: Callable[[Request], bool], cause: EndCause, by: EndedBy | None = None
     ) -> None:
         """End every request that waits and is selected."""
-        for request in self._waiting():
+        for request in self.waiting_now():
             if select(request):
                 self.cancel(request, cause, by)
 
@@ -222,6 +224,18 @@ class Approving:
         request = self._book.get(task_id)
         return request if request is not None and request.task is None else None
 
+    def find(self, task_id: str) -> Request | None:
+        """Find a request that waits, is collected, or was over lately."""
+        return self._book.get(task_id)
+
+    def waiting_now(self) -> list[Request]:
+        """Every request that waits, oldest first."""
+        return [request for request in self._book if request.waits]
+
+    def unusual(self, request: Request) -> Unusual:
+        """Compare a request with what its identity usually gets."""
+        return self.habits.compare(request.owner.spiffe_id, request.scope)
+
     def collected(self, request: Request, task: Task) -> None:
         """The request has become a task, under the request's own id."""
         self._book.collected(request, task)
@@ -229,14 +243,14 @@ class Approving:
 
     def adopt_policy(self, policy: Policy) -> int:
         """End every request that waits under another policy; return how many."""
-        void = [one for one in self._waiting() if one.scope.policy_digest != policy.digest]
+        void = [one for one in self.waiting_now() if one.scope.policy_digest != policy.digest]
         for request in void:
             self.end(request, TaskState.DENIED, "the policy has changed")
         return len(void)
 
     def end_withdrawn(self, stands: Callable[[str], bool]) -> int:
         """End every request whose caller was vouched for by what does not stand any more."""
-        void = [one for one in self._waiting() if not stands(one.proof.authority)]
+        void = [one for one in self.waiting_now() if not stands(one.proof.authority)]
         for request in void:
             cause = EndCause.IDENTITY_WITHDRAWN
             self.end(request, TaskState.FAILED, "the identity was withdrawn", cause)
@@ -262,12 +276,9 @@ class Approving:
         if request.waits:
             self.keep(request)
 
-    def _waiting(self) -> list[Request]:
-        return [request for request in self._book if request.waits]
-
     def _announce(self, request: Request, kind: str) -> None:
         needed = request.needed
-        self._outside.announcer.announce(
+        self._outside.notifier.notify(
             Notice(
                 kind,
                 request.id,

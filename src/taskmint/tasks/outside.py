@@ -11,11 +11,11 @@ from taskmint.failpoints import Failpoints
 from taskmint.model.approval import Statement, Vouched
 from taskmint.model.scope import Json
 from taskmint.ports import (
-    Announcer,
     Approvers,
     Clock,
     Ledger,
     Notice,
+    Notifier,
     Observer,
     Processes,
     Vault,
@@ -68,7 +68,7 @@ class NoApprovers:
 class Silence:
     """Where nobody is to be told."""
 
-    def announce(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         """Tell nobody."""
 
 
@@ -84,4 +84,4 @@ class Outside:
     log: structlog.stdlib.BoundLogger
     failpoints: Failpoints = field(default_factory=Failpoints)
     approvers: Approvers = field(default_factory=NoApprovers)
-    announcer: Announcer = field(default_factory=Silence)
+    notifier: Notifier = field(default_factory=Silence)

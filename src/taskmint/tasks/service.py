@@ -138,6 +138,7 @@ class TaskService:
     async def _mint(self, task: Task) -> TaskView:
         self._end_if_withdrawn(task)  # its authority may have gone since the caller was proven
         await self._work.outliving(self._starter.mint(task), expected=TaskmintError)
+        self.approving.habits.note(task.owner.spiffe_id, task.scope)
         return owners_view(task, self._outside.clock)
 
     def explain(self, caller: Caller, request: RequestFacts) -> Explanation:

@@ -65,9 +65,10 @@ class Metrics:
         self._records = Histogram(
             "taskmint_ledger_append_seconds", "From an append to its row on disk.", _DISK_BOUNDS
         )
+        self._notices = _notices()
         self._families: list[Metric] = [self._starts, self._refusals, self._limits, self._shadows]
         self._families += (self._ends, self._revocations, self._renewals, self._vault)
-        self._families.append(self._records)
+        self._families += (self._records, self._notices)
 
     def started(self, scope: Scope, seconds: float) -> None:
         """A task became active; the time from request to credentials."""
@@ -105,6 +106,10 @@ class Metrics:
         """A row became durable."""
         self._records.observe(seconds)
 
+    def noticed(self, outcome: str) -> None:
+        """A notice was `told`, `failed` or `dropped`."""
+        self._notices.add((outcome,))
+
     def show(self, read: Read) -> None:
         """Show at each scrape what is read then; it runs on the loop and must not block."""
         self._families.append(read)
@@ -112,3 +117,12 @@ class Metrics:
     def text(self) -> str:
         """Return the page that a scrape gets."""
         return render(self._families)
+
+
+def _notices() -> Counter:
+    return Counter(
+        "taskmint_notices_total",
+        "Notices to people, by what became of them.",
+        ("outcome",),
+        known=("told", "failed", "dropped"),
+    )

@@ -1,4 +1,4 @@
-"""An announcer that remembers."""
+"""A notifier that remembers."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ class Heard:
 
     notices: list[Notice] = field(default_factory=list)
 
-    def announce(self, notice: Notice) -> None:
+    def notify(self, notice: Notice) -> None:
         """Remember it."""
         self.notices.append(notice)
 

@@ -1,0 +1,60 @@
+"""Approvers and notices of the config, with the files that they name, to what the parts take."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from taskmint.config import ApprovalSettings, NoticeSettings
+from taskmint.errors import Code, ConfigError, Finding
+from taskmint.identity.approvers import ApproverRecord, Directory, directory_of
+from taskmint.model.secret import Secret
+from taskmint.model.spiffe import SpiffeId
+from taskmint.telemetry.notices import Channels, Webhook
+
+from .files import read_small_file
+
+_SHORTEST_KEY: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ApproverSource:
+    """Where approvers come from; `load` blocks, so it runs in a thread."""
+
+    settings: ApprovalSettings
+
+    def load(self) -> Directory:
+        """Read every key file. Raises ConfigError(config_invalid) with every finding."""
+        records: list[ApproverRecord] = []
+        findings: list[Finding] = []
+        for principal, given in self.settings.approvers.items():
+            try:
+                keys = None if given.keys is None else read_small_file(given.keys)
+            except ConfigError as error:
+                findings.extend(error.findings)
+                continue
+            records.append(
+                ApproverRecord(
+                    principal=principal,
+                    key_file=given.keys or "",
+                    key_set=keys,
+                    groups=frozenset(given.groups),
+                    uids=frozenset(given.uids),
+                    spiffe_ids=frozenset(map(SpiffeId.parse, given.spiffe_ids)),
+                )
+            )
+        if findings:
+            raise ConfigError(Code.CONFIG_INVALID, tuple(findings))
+        return directory_of(records, "the daemon's config")
+
+
+def channels(settings: NoticeSettings) -> Channels:
+    """To whom notices go. Blocks; raises ConfigError(config_invalid)."""
+    webhook = None
+    if settings.webhook is not None and settings.webhook_key_file is not None:
+        key = read_small_file(settings.webhook_key_file).strip()
+        if len(key) < _SHORTEST_KEY:
+            problem = f"has fewer than {_SHORTEST_KEY} bytes"
+            fix = "make one with openssl rand -hex 32"
+            finding = Finding(settings.webhook_key_file, 1, 1, "", problem, fix)
+            raise ConfigError(Code.CONFIG_INVALID, (finding,))
+        webhook = Webhook(settings.webhook, Secret(key))
+    return Channels(webhook, settings.command, settings.timeout)
