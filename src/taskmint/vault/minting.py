@@ -5,8 +5,10 @@ An answer that lacks what it must have, or belongs to another request, is an unk
 something may exist that we cannot name, and the task token's revocation takes it back.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Final
 
 from taskmint.errors import BackendFailed, Code
 from taskmint.model.scope import Entitlement, EntitlementKind, Json
@@ -15,6 +17,9 @@ from taskmint.ports import Minted, Revocable, RevocableKind, TaskToken, TokenReq
 
 from .certificates import issued
 from .responses import Meaning, Reply, failure
+
+# Random letters; in a namespace, a dot and the namespace's id follow.
+_LEASE_WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9]{1,64})?", re.ASCII)
 
 
 def task_token(reply: Reply, request: TokenRequest) -> TaskToken:
@@ -53,7 +58,7 @@ def minted(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
     revocable = None
     if entitlement.revocable:
         path = f"{entitlement.mount}/{entitlement.path}/"
-        if not isinstance(lease, str) or not lease.startswith(path) or seconds is None:
+        if not isinstance(lease, str) or not _is_lease_of(path, lease) or seconds is None:
             raise _unknown(f"gave {entitlement.name} no lease of {path}")
         revocable = Revocable(RevocableKind.LEASE, lease)
     user = data.get("username")
@@ -134,6 +139,11 @@ class WrongToken(BackendFailed):
             fix="run `taskmint vault check`",
         )
         self.revocable = revocable
+
+
+def _is_lease_of(path: str, lease: str) -> bool:
+    """Say whether a lease's id is the path that was asked for and one word more, as it must be."""
+    return lease.startswith(path) and _LEASE_WORD.fullmatch(lease[len(path) :]) is not None
 
 
 def _is_text(value: Json) -> bool:
