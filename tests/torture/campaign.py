@@ -4,6 +4,7 @@ the servers struck meanwhile; an auditor who knows nothing of taskmint counts wh
 """
 
 import asyncio
+import json
 import random
 import signal
 import time
@@ -18,8 +19,11 @@ from urllib.parse import urlsplit
 from taskmint.devstack.registration import Entry
 from taskmint.devstack.stack import Stack
 from taskmint.devstack.stack_files import WORKLOAD_ID
+from taskmint.devstack.vault_setup import set_up_task_connection
+from taskmint.policy.database import POSTGRESQL_REVOCATION
 
 from auditor import Auditor, Inventory, difference
+from e2e.ground import CREATION
 from faults.tcp_proxy import TcpProxy
 from stack import LOGIN, auditor_of
 from torture import ledgers
@@ -56,6 +60,21 @@ tasks:
     ends: {deadline_only: true}
     scope:
       reader: {token: {policy: torture-reader}}
+  torture-role:
+    owner: team-tests@example.org
+    class: batch
+    dead_man: 5s
+    who: [spiffe://example.org/ns/orders/sa/report]
+    deadline: {default: 5m, max: 30m}
+    ends: {deadline_only: true}
+    scope:
+      books:
+        database:
+          mount: database
+          connection: tasks
+          creation: [CREATION, 'GRANT orders_ro_eu TO "{{name}}"']
+          revocation: [REVOCATION]
+          proof: login
 """
 
 
@@ -113,8 +132,11 @@ async def ground() -> AsyncIterator[Stack]:
         async with stack.admin() as vault:
             rule = 'path "auth/token/lookup-self" { capabilities = ["read"] }'
             await vault.call("POST", f"sys/policies/acl/{HAND_POLICY}", {"policy": rule})
+            await set_up_task_connection(vault, stack.postgres)
         policy = stack.paths.policy / "torture.yaml"
-        await asyncio.to_thread(policy.write_text, POLICY)
+        text = POLICY.replace("CREATION", json.dumps(CREATION))
+        text = text.replace("REVOCATION", json.dumps(POSTGRESQL_REVOCATION))
+        await asyncio.to_thread(policy.write_text, text)
         await asyncio.to_thread(policy.chmod, 0o644)
         own = await asyncio.to_thread(Path("/proc/self/exe").resolve)
         await stack.workload_api.register(Entry(WORKLOAD_ID, str(own)))

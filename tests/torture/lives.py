@@ -122,7 +122,7 @@ class Life:
         told = list(node.told.values())
         living = [one for one in told if one.ulid not in node.ends]
         if len(living) < MOST_TASKS and self.chance.random() < 0.6:
-            definition = self.chance.choice(("torture-database", "torture-token"))
+            definition = self.chance.choice(("torture-database", "torture-token", "torture-role"))
             self._count("start", await node.begin(definition, region))
             return
         if not told:
