@@ -25,6 +25,7 @@ class MemoryLedger:
     unreadable: int = 0
     opened: int | None = None
     gates: dict[TaskState, asyncio.Event] = field(default_factory=dict)  # hold rows of a state
+    reading: asyncio.Event | None = None  # holds who reads what is unfinished
     held: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def append(self, entry: Entry) -> None:
@@ -38,6 +39,8 @@ class MemoryLedger:
 
     async def unfinished(self) -> Unfinished:
         """Group by task what has not reached a terminal state; once finished is finished."""
+        if self.reading:
+            await self.reading.wait()
         if self.unreadable:
             self.unreadable -= 1
             raise Unavailable(Code.LEDGER_UNAVAILABLE, "the disk is away")

@@ -315,3 +315,19 @@ async def test_p8_who_waits_for_an_end_is_not_left_waiting_by_a_daemon_that_stop
             assert (await polling).state is TaskState.ACTIVE
             again = await service.show(caller(), task.id, timedelta(seconds=60))
         assert again.state is TaskState.ACTIVE
+
+
+@pytest.mark.parametrize("ends", ["{heartbeat: 60s}", "{reprove: 60s}", "{deadline_only: true}"])
+async def test_row_68_a_late_sign_of_life_revives_nothing(ends: str) -> None:
+    """Row 68: stopped or suspended for ten minutes; what comes first on resume is a heartbeat."""
+    world = World()
+    text = SHORT.replace("DEADLINE", "5m").replace("ENDS", ends)
+    async with world.running(text) as service:
+        task = await service.start(caller(), ask(), None)
+        world.clock.boot_offset += 600  # the timetable has not come round since
+        with pytest.raises(Conflict) as late:
+            await service.heartbeat(caller(issued=timedelta(minutes=1)), task.id)
+
+        assert late.value.code is Code.TASK_ENDED
+        await service.show(caller(), task.id, WAIT)
+        assert world.vault.alive == set()

@@ -235,3 +235,23 @@ async def test_p8_nobody_waits_for_the_record_of_an_adoption() -> None:
 
     assert shown.state is TaskState.ACTIVE
     assert world.ledger.entries[-1].event is Event.ADOPTED
+
+
+async def test_p8_the_daemon_is_ready_while_the_replay_is_held() -> None:
+    """However long the ledger takes to read: tasks start, and those of before are waited for."""
+    world = World()
+    task_id = await started(world)
+    world.ledger.reading = asyncio.Event()
+    async with world.running(recovered=False) as service:
+        recovery = asyncio.create_task(service.recover())
+        begun = await service.start(caller(), ask(), None)
+        asked = asyncio.create_task(service.show(caller(), task_id, timedelta()))
+        await asyncio.sleep(0)
+
+        assert service.ready() is None
+        assert begun.state is TaskState.ACTIVE
+        assert not asked.done()
+        world.ledger.opened = 3
+        world.ledger.reading.set()
+        await recovery
+        assert (await asked).state is TaskState.ACTIVE

@@ -245,11 +245,9 @@ async def _notice_failed(
 
 
 def _tell_of(ledger: SqliteLedger, log: structlog.stdlib.BoundLogger) -> None:
-    """A ledger that is new, or was not what it should be, never passes in silence."""
+    """A ledger that is new never passes in silence: the old one may have been taken away."""
     if ledger.created:
         log.warning("ledger_created", ledger=ledger.genesis)
-    if ledger.repaired:
-        log.error("ledger_projection_made_anew", tasks=ledger.repaired)
 
 
 def _ledger_changed(log: structlog.stdlib.BoundLogger, reason: str | None) -> None:

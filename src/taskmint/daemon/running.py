@@ -148,7 +148,7 @@ class Running:
         await self._record(Event.DAEMON_STARTED)
         try:
             async with asyncio.TaskGroup() as group:
-                recovery = group.create_task(parts.service.recover(), name="recovery")
+                recovery = group.create_task(self._recover(), name="recovery")
                 background = [
                     recovery,
                     group.create_task(
@@ -182,6 +182,11 @@ class Running:
         self._announcer.stopping()
         self._parts.service.hang_up()
         await self._record(Event.DAEMON_STOPPED)
+
+    async def _recover(self) -> None:
+        await self._parts.service.recover()
+        if astray := self._parts.ledger.repaired:
+            self._log.error("ledger_projection_made_anew", tasks=astray)
 
     async def reload(self) -> ReloadReply:
         """

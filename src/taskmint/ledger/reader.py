@@ -113,7 +113,7 @@ class LedgerReader:
         """
         rows = tuple(
             self._select(
-                "WHERE e.task IN (SELECT task FROM unfinished) AND e.position <= ? "
+                "WHERE e.task IN (SELECT task FROM projection) AND e.position <= ? "
                 "ORDER BY e.task, e.position",
                 through,
             )
@@ -125,6 +125,19 @@ class LedgerReader:
                 )
         tasks = [tuple(group) for _, group in groupby(rows, key=_task)]
         return sorted(tasks, key=lambda task: task[0].row.position)
+
+    def astray(self) -> tuple[str, ...]:
+        """
+        Return the tasks of which the table of unfinished tasks does not follow from the rows.
+
+        Raises Damaged when the rows themselves are not to be trusted: they are read by an index.
+        """
+        found = tuple(str(task) for task, _ in self._fetch(schema.PROJECTION_DIFFERENCES))
+        if found:
+            ((verdict,),) = self._fetch("PRAGMA integrity_check(1)")
+            if verdict != "ok":
+                raise Damaged(f"the ledger's file is damaged: {verdict}")
+        return found
 
     def scan(self, *, backwards: bool = False) -> Iterator[Row]:
         """Yield every row by the table alone, for a file whose indexes may be damaged."""

@@ -36,20 +36,30 @@ class Opened:
     doubt: str | None
 
 
-def remembered(path: Path, opened: Callable[[], Opened]) -> Unfinished:
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """What was unfinished; `astray` are tasks that the table of unfinished tasks has wrong."""
+
+    unfinished: Unfinished
+    astray: tuple[str, ...] = ()
+
+
+def remembered(path: Path, opened: Callable[[], Opened]) -> Remembered:
     """
     Read what was unfinished when the file was opened; `opened` is asked once a snapshot stands.
 
-    Raises Unavailable(ledger_unavailable) when the file cannot be read now.
+    The rows decide, and the table that is kept of them is compared with them. Raises
+    Unavailable(ledger_unavailable) when the file cannot be read now.
     """
     doubt = opened().doubt
     if doubt is None:
         try:
             with LedgerReader.open(path) as reader:
-                return Unfinished(_entries(path, reader.unfinished(_through(opened()))))
+                rows = reader.unfinished(_through(opened()))
+                return Remembered(Unfinished(_entries(path, rows)), reader.astray())
         except Damaged as error:
             doubt = error.detail
-    return Unfinished(_entries(path, _salvaged(path, opened)), doubt)
+    return Remembered(Unfinished(_entries(path, _salvaged(path, opened)), doubt))
 
 
 def _through(opened: Opened) -> int:

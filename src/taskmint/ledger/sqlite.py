@@ -8,6 +8,7 @@ import asyncio
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +79,7 @@ class SqliteLedger:
         self._commits: GroupCommit[Prepared] | None = None
         self._recovery: asyncio.Task[None] | None = None
         self._reason: str | None = None
+        self._repaired: tuple[str, ...] = ()
 
     async def __aenter__(self) -> Self:
         """
@@ -143,10 +145,14 @@ class SqliteLedger:
         found = await asyncio.to_thread(
             remembered, self._path, lambda: Opened(writer.opened_at, writer.doubt)
         )
-        if found.doubt is not None:
-            self._writer.doubt = found.doubt
+        self._repaired = found.astray
+        if found.astray and self._commits is not None:
+            with suppress(Unavailable):  # the next start tries again
+                await self._commits.run(writer.rebuild_projection)
+        if found.unfinished.doubt is not None:
+            writer.doubt = found.unfinished.doubt
             self._notice()
-        return found
+        return found.unfinished
 
     def ready(self) -> str | None:
         """None when entries can be appended, else the reason why not."""
@@ -198,8 +204,8 @@ class SqliteLedger:
 
     @property
     def repaired(self) -> tuple[str, ...]:
-        """Tasks whose projection did not follow from the rows when the file was opened."""
-        return self._writer.repaired
+        """Tasks whose projection did not follow from the rows when `unfinished` looked."""
+        return self._repaired
 
     async def _by_and_by(self, step: Callable[[], int]) -> int:
         """Repeat a step on the writer's thread, letting appends in between, until it does less."""

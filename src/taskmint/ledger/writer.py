@@ -46,7 +46,6 @@ class LedgerWriter:
         self.genesis = ""
         self.fault: Fault | None = None
         self.doubt: str | None = None
-        self.repaired: tuple[str, ...] = ()
         self.created = False
         self.opened_at: int | None = None
 
@@ -58,7 +57,6 @@ class LedgerWriter:
         2. A new file gets its header; an old one is a ledger of ours, of a schema that we know,
            of this node.
         3. Its last rows follow from each other, and the first from the header.
-        4. The projection follows from the rows; where it does not, it is made anew and said.
 
         Raises Unavailable(ledger_unavailable) when 1 or 2 say that this is not ours to write to.
         When it is ours and 3 or the disk say no, `doubt` or `fault` tell why afterwards: what it
@@ -126,6 +124,22 @@ class LedgerWriter:
             raise self._fail(error) from error
         self.fault = None
 
+    def rebuild_projection(self) -> None:
+        """
+        Make the table of unfinished tasks anew from the rows.
+
+        Raises Unavailable(ledger_unavailable).
+        """
+        connection = self._usable()
+        try:
+            with translated():
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute(schema.CLEAR_PROJECTION)
+                connection.execute(schema.REBUILD_PROJECTION)
+                connection.execute("COMMIT")
+        except Faulty as error:
+            raise self._fail(error) from error
+
     def purge_free_text(self, at: str, most: int) -> int:
         """
         Purge up to `most` free texts of finished tasks whose row is older; say how many.
@@ -171,10 +185,9 @@ class LedgerWriter:
     # --- steps ---------------------------------------------------------------------------------
 
     def _stand(self) -> Connection:
-        """Connect and do steps 2 to 4 of `open`. Raises Faulty, Damaged, Unavailable."""
+        """Connect and do steps 2 and 3 of `open`. Raises Faulty, Damaged, Unavailable."""
         connection = self._connection = connect_writer(self._path)
         self.head = self._checked_head(connection, self._header(connection))
-        self._repair(connection)
         if self.opened_at is None:
             self.opened_at = self.head.position
         return connection
@@ -236,20 +249,6 @@ class LedgerWriter:
                 )
             head = Head(stored.row.position, stored.row.hash)
         return head
-
-    def _repair(self, connection: Connection) -> None:
-        """Make the projection follow the rows, once the index they are read by has proved whole."""
-        with translated():
-            found = connection.execute(schema.PROJECTION_DIFFERENCES).fetchall()
-            self.repaired = tuple(str(task) for task, _ in found)
-            if found:
-                ((verdict,),) = connection.execute("PRAGMA integrity_check(1)").fetchall()
-                if verdict != "ok":
-                    raise Damaged(f"the ledger's file is damaged: {verdict}")
-                connection.execute("BEGIN IMMEDIATE")
-                connection.execute(schema.CLEAR_PROJECTION)
-                connection.execute(schema.REBUILD_PROJECTION)
-                connection.execute("COMMIT")
 
 
 def _cells(row: Row, prepared: Prepared) -> tuple[str | int | bytes | None, ...]:

@@ -52,6 +52,16 @@ class Keeper:
         """Take note that something about a task is due sooner than before."""
         self._timetable.at(task.next_due(), task)
 
+    def look_now(self, task: Task) -> None:
+        """
+        Do what is due already, before somebody acts on the task.
+
+        After a suspend or a SIGSTOP a heartbeat may arrive before the timetable comes round; it
+        must not revive what has ended in the meantime.
+        """
+        if self._outside.clock.boottime() >= task.next_due():
+            self._due(task)
+
     def overlap(self, revision: Revision) -> None:
         """Let a replaced revision go on beside the new one, as long as that one is delivered."""
         revision.move(RevisionState.OVERLAPPING)

@@ -383,6 +383,7 @@ class TaskService:
             )
         if task is None or task.owner != _owner(caller):
             raise NotFound(Code.TASK_NOT_FOUND, "you have no such task", fix="check the id")
+        self._keeper.look_now(task)
         return task
 
 
