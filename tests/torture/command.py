@@ -90,7 +90,6 @@ def summary(findings: Findings, words: argparse.Namespace) -> Iterator[str]:
     for what, times in sorted(findings.brought.items()):
         yield f"  {what}: {times}"
     yield f"ledgers whose disk was full for a commit: {tally.full_disks}"
-    yield f"ledgers whose disk was full for a commit: {tally.full_disks}"
     yield f"credentials handed out: {findings.handed_out}; ledger rows: {findings.rows}"
     yield f"live tasks seen to outlive a kill: {tally.kept}; lapsed: {tally.lapsed}"
     for why, values in findings.gone.items():

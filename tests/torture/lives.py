@@ -106,6 +106,7 @@ class Life:
             else:
                 self.tally.lapsed += 1
                 self.node.told.pop(told.id, None)
+                self.node.ends.setdefault(told.ulid, self.node.killed_at[-1])
 
     async def _call(self) -> None:
         while True:
