@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,26 @@ async def test_a_whole_task_over_http(http: Http) -> None:
         "failed",
     )
     assert http.world.vault.alive == set()
+
+
+async def test_each_answer_names_its_request_and_what_it_set_in_motion_does_too(
+    http: Http, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """X-Request-Id of the answer stands as `request` in the log, the revocation included."""
+    started = await http.ask("POST", "/v1/tasks", json=START)
+    task = started.body["id"]
+    ended = await http.ask("DELETE", f"/v1/tasks/{task}")
+    refused = await http.ask("GET", "/v1/tasks/tm_none")
+    numbers = [one.headers["X-Request-Id"] for one in (started, ended, refused)]
+    lines = capsys.readouterr().out.splitlines()
+
+    assert len(set(numbers)) == 3
+    assert all(re.fullmatch("[0-9a-f]{16}", number) for number in numbers)
+    (line,) = [line for line in lines if "task_started" in line]
+    assert numbers[0] in line
+    for event in ("task_ending", "task_revoked"):
+        (line,) = [line for line in lines if event in line]
+        assert numbers[1] in line
 
 
 async def test_an_end_that_is_not_proven_yet_is_answered_202(http: Http) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pty
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -218,18 +219,88 @@ def test_a_reader_that_went_away_ends_nothing() -> None:
     log.info("lost")
 
 
-def test_the_journal_gets_priorities(tmp_path: Path) -> None:
-    """When stderr is the journal each line says how severe it is (sd-daemon(3))."""
-    with (tmp_path / "journal").open("w+") as stream:
-        found = os.fstat(stream.fileno())
-        log = configure("debug", stream, {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"})
+def parsed(datagram: bytes) -> dict[str, str]:
+    """Read a datagram of the journal's native protocol."""
+    fields = {}
+    while datagram:
+        head, _, rest = datagram.partition(b"\n")
+        name, equals, value = head.partition(b"=")
+        if not equals:
+            length = int.from_bytes(rest[:8], "little")
+            value, rest = rest[8 : 8 + length], rest[9 + length :]
+        fields[name.decode()] = value.decode()
+        datagram = rest
+    return fields
+
+
+def as_journal(stream: Any) -> dict[str, str]:
+    """The variable by which systemd says that a stream is the journal's."""
+    found = os.fstat(stream.fileno())
+    return {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
+
+
+def test_the_journal_gets_fields_and_priorities(tmp_path: Path) -> None:
+    """By its native protocol: the line as message, plain fields beside it, also with line ends."""
+    path = tmp_path / "journal.sock"
+    with (
+        (tmp_path / "stderr").open("w+") as stream,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal,
+    ):
+        journal.bind(str(path))
+        log = configure("debug", stream, as_journal(stream), path)
         for name in ("debug", "info", "warning", "error", "critical"):
-            getattr(log, name)("event")
-        log.error("event", exc_info=ValueError())
+            getattr(log, name)("task_started", task="tm_1", seconds=0.5, more={"a": 1}, note="a\nb")
+        log.error("event", secret=Secret("journal-canary"), exc_info=ValueError())
+        got = [parsed(journal.recv(65536)) for _ in range(6)]
+        stream.seek(0)
+        assert stream.read() == ""
+
+    assert [one["PRIORITY"] for one in got] == ["7", "6", "4", "3", "2", "3"]
+    assert got[0]["SYSLOG_IDENTIFIER"] == "taskmint"
+    assert got[0]["TASKMINT_EVENT"] == "task_started"
+    assert got[0]["TASKMINT_TASK"] == "tm_1"
+    assert got[0]["TASKMINT_NOTE"] == "a\nb"
+    assert "TASKMINT_MORE" not in got[0]
+    assert json.loads(got[0]["MESSAGE"])["more"] == {"a": 1}
+    assert "canary" not in str(got)
+
+
+def test_a_journal_that_is_not_reached_loses_no_line(tmp_path: Path) -> None:
+    """Lines go to stderr with their priority (sd-daemon(3)); that is said once."""
+    path = tmp_path / "journal.sock"
+    with (tmp_path / "stderr").open("w+") as stream:
+        log = configure("debug", stream, as_journal(stream), path)
+        log.error("first")
+        log.info("second")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+            journal.bind(str(path))
+            log.info("third")
+            assert parsed(journal.recv(65536))["TASKMINT_EVENT"] == "third"
+        log.info("fourth")
         stream.seek(0)
         lines = stream.read().splitlines()
 
-    assert [line[:4] for line in lines] == ["<7>{", "<6>{", "<4>{", "<3>{", "<2>{", "<3>{"]
+    said = [(line[:3], json.loads(line[3:])["event"]) for line in lines]
+    unreachable = ("<4>", "journal_unreachable")
+    assert said == [
+        unreachable, ("<3>", "first"), ("<6>", "second"), unreachable, ("<6>", "fourth"),
+    ]  # fmt: skip
+
+
+def test_an_event_too_long_for_the_journal_is_a_line(tmp_path: Path) -> None:
+    """A datagram has a size; nothing is lost for that."""
+    path = tmp_path / "journal.sock"
+    with (
+        (tmp_path / "stderr").open("w+") as stream,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal,
+    ):
+        journal.bind(str(path))
+        log = configure("debug", stream, as_journal(stream), path)
+        log.info(
+            "long", many={str(n): "x" * LONGEST_TEXT for n in range(99)}, more=["y" * 2000] * 99
+        )
+        stream.seek(0)
+        assert "long" in stream.read().splitlines()[-1]
 
 
 def test_people_get_columns_that_cannot_move_their_cursor() -> None:

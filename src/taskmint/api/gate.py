@@ -1,5 +1,6 @@
 """What every request passes: the header, no encodings, and errors turned into problems."""
 
+import secrets
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+from structlog.contextvars import bound_contextvars
 
 from taskmint.errors import BadRequest, Code, LimitExceeded, NotFound, TaskmintError
 from taskmint.model.peer import Peer
@@ -18,6 +20,8 @@ Serving = Callable[[web.Request], AbstractContextManager[Peer]]
 
 PEER: Final = web.RequestKey("peer", Peer)
 REQUEST_HEADER: Final = "X-Taskmint-Request"
+REQUEST_ID: Final = "X-Request-Id"  # of the answer; `request` in every line that it set in motion
+_REQUEST_BYTES: Final = 8
 
 
 def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger) -> Middleware:
@@ -30,6 +34,13 @@ def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        number = secrets.token_hex(_REQUEST_BYTES)
+        with bound_contextvars(request=number):
+            response = await answer(request, handler)
+        response.headers[REQUEST_ID] = number
+        return response
+
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             with serving(request) as peer:
                 request[PEER] = peer

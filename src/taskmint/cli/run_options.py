@@ -44,7 +44,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str]) -> Options:
     """Read the arguments after `run`; exits for --help and for wrong use."""
-    parser = _parser()
+    parser = run_parser()
     before, after = _split(arguments)
     given = parser.parse_args(before)
     if not after:
@@ -73,7 +73,8 @@ def _split(arguments: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
     return arguments[:at], arguments[at + 1 :]
 
 
-def _parser() -> argparse.ArgumentParser:
+def run_parser() -> argparse.ArgumentParser:
+    """Build the parser of what stands before `--`."""
     parser = _Parser(
         prog="taskmint run",
         usage="taskmint run --task NAME [options] -- COMMAND [ARGUMENT]...",

@@ -6,6 +6,7 @@ is looked at again at least once a second (decisions.md, trap 28).
 """
 
 import asyncio
+import contextvars
 import heapq
 import itertools
 from collections.abc import Callable
@@ -68,7 +69,10 @@ class Timetable(Generic[T]):
         now = self._clock.boottime()
         delay = min(max(self._heap[0][0] - now, 0.0), LONGEST_SLEEP_SECONDS)
         self._wakes_at = now + delay
-        self._timer = asyncio.get_running_loop().call_later(delay, self._wake)
+        # A context of its own: the timer is everybody's, not of the request that set it.
+        self._timer = asyncio.get_running_loop().call_later(
+            delay, self._wake, context=contextvars.Context()
+        )
 
     def _wake(self) -> None:
         self._timer = None

@@ -1,6 +1,9 @@
 """
 Events to lines on stderr: JSON for machines, columns when a person looks at a terminal.
 
+Where stderr is the journal's, events go to the journal itself, with fields (journal.py); one that
+it does not take goes to stderr all the same.
+
 Event names are constant, what varies stands in fields. Only plain data is shown (fields.py) and
 tracebacks hold no values (tracebacks.py). A line that nobody takes is lost, not waited for.
 """
@@ -12,12 +15,14 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
 from .fields import shown
+from .journal import SOCKET, Journal
 from .tracebacks import render
 
 LEVELS: Final[Mapping[str, int]] = {
@@ -32,11 +37,14 @@ _PRIORITIES: Final[Mapping[str, int]] = {
     "debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2,
 }  # fmt: skip
 
+_JOURNAL_FIX: Final = "run systemctl restart systemd-journald; until then lines go to stderr"
+
 
 def configure(
     level: str = "info",
     stream: TextIO | None = None,
     environ: Mapping[str, str] | None = None,
+    journal: Path = SOCKET,
 ) -> structlog.stdlib.BoundLogger:
     """
     Send the process's logs to `stream` (stderr) from `level` on; return the root logger.
@@ -45,13 +53,14 @@ def configure(
     what libraries log comes out in the same form. Raises KeyError for an unknown level.
     """
     target = sys.stderr if stream is None else stream
-    lines = _Lines(target)
+    lines: _Lines = _Lines(target)
     if target.isatty():
         plain = structlog.dev.plain_traceback
         form: Any = structlog.dev.ConsoleRenderer(repr_native_str=True, exception_formatter=plain)
     else:
-        journal = _is_journal(target, os.environ if environ is None else environ)
-        form = _render_for_journal if journal else _render
+        form = _render
+        if _is_journal(target, os.environ if environ is None else environ):
+            form, lines = _render_for_journal, _JournalOrLines(target, journal)
     structlog.configure(
         processors=[
             _Threshold(LEVELS[level]),
@@ -83,6 +92,32 @@ class _Lines:
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
             self._stream.write(line + "\n")
             self._stream.flush()
+
+    debug = info = warning = error = exception = critical = write
+
+
+class _JournalOrLines(_Lines):
+    """Sends to the journal; what it does not take is a line on stderr, with its priority."""
+
+    def __init__(self, stream: TextIO, journal: Path) -> None:
+        super().__init__(stream)
+        self._journal = Journal(journal)
+        self._reached = True
+
+    def write(self, line: str, event: Mapping[str, object] | None = None) -> None:
+        """Send one event, or write it; say once that the journal is not reached."""
+        level = str((event or {}).get("level", "info"))
+        priority = _PRIORITIES[level]
+        try:
+            self._journal.send(line, priority, event or {})
+        except OSError as error:
+            if self._reached:
+                self._reached = False
+                said = {"level": "warning", "event": "journal_unreachable", "fix": _JOURNAL_FIX}
+                super().write(f"<4>{json.dumps({**said, 'reason': error.strerror})}")
+            super().write(f"<{priority}>{line}")
+        else:
+            self._reached = True
 
     debug = info = warning = error = exception = critical = write
 
@@ -143,8 +178,12 @@ def _render(_: WrappedLogger, method: str, event: EventDict) -> str:
     return json.dumps(event)  # ASCII: no control character or separator of any kind passes
 
 
-def _render_for_journal(_: WrappedLogger, method: str, event: EventDict) -> str:
-    return f"<{_PRIORITIES[_level(method)]}>{json.dumps(event)}"
+def _render_for_journal(
+    _: WrappedLogger, method: str, event: EventDict
+) -> tuple[tuple[str, EventDict], dict[str, object]]:
+    """Return what structlog hands to the writer: the line, and the event for its fields."""
+    del method
+    return (json.dumps(event), event), {}
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
