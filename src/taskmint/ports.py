@@ -48,6 +48,9 @@ class Identity(Protocol):
     async def identify(self, presented: Presented, peer: Peer) -> Caller:
         """Prove who is calling. Raises Unproven, Unavailable(identity_unavailable)."""
 
+    def require_present(self, peer: Peer) -> None:
+        """Raise Unproven when the process that connected has exited, whoever holds its socket."""
+
     def ready(self) -> str | None:
         """None when callers can be proven now, else the reason why not."""
 
@@ -288,6 +291,7 @@ class Event(StrEnum):
     DAEMON_STOPPED = "daemon_stopped"
     POLICY_LOADED = "policy_loaded"
     POLICY_REFUSED = "policy_refused"  # the one of before stays in force
+    UNPROVEN = "unproven"  # somebody could not prove an identity; no task
     DENIED = "denied"
     INTENT = "intent"
     ACCESSOR = "accessor"

@@ -3,7 +3,7 @@
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ class Http:
     world: World
     service: TaskService
     path: str
+    identity: BelievingIdentity = field(default_factory=BelievingIdentity)
 
     async def ask(self, method: str, path: str, **more: Any) -> Answer:
         """Send one request; headers default to those of an honest caller."""
@@ -71,7 +72,7 @@ async def task_socket(
         async with _served(
             directory / "task.sock", lambda serving: api.application(serving, 65536)
         ) as session:
-            yield Http(session, world, service, str(directory / "task.sock"))
+            yield Http(session, world, service, str(directory / "task.sock"), identity)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,9 +20,9 @@ from identity.agent import OWN_ID, Agent
 from identity.pki import Signed, root
 from identity.signer import AUDIENCE
 from taskmint.api.activation import SocketFile, bound_socket
-from taskmint.api.connection import CHAIN, Timeouts
+from taskmint.api.connection import CHAIN, Timeouts, TlsDoor
 from taskmint.api.listener import Listener, ListenerLimits
-from taskmint.errors import TaskmintError
+from taskmint.errors import Code, TaskmintError
 from taskmint.identity.jwt_svid import JwtRules
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.prover import Prover
@@ -35,6 +36,7 @@ from taskmint.identity.tls import (
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.identity.x509_context import X509Bundles
 from taskmint.identity.x509_svid import verify_x509_svid
+from taskmint.model.peer import Peer
 from taskmint.model.secret import Secret
 from taskmint.ports import Presented
 
@@ -56,6 +58,7 @@ class Door:
     listener: Listener
     bundles: X509Bundles
     chains: list[tuple[bytes, ...]]
+    turned_away: list[tuple[Peer, TaskmintError]]
 
     def client(self, svid: Signed | None = None) -> ssl.SSLContext:
         """A workload's TLS terms, by default with an honest SVID."""
@@ -72,10 +75,12 @@ class Door:
 
     async def said(self, change: Callable[[Agent], None]) -> None:
         """Let the agent say something else, and wait until it is heard."""
-        version = self.api.version
+        before = self.api.trust.x509_said
         change(self.agent)
         await self.agent.push()
-        await self.api.changed(version)
+        async with asyncio.timeout(10):
+            while self.api.trust.x509_said is before:
+                await self.api.changed(self.api.version)
 
 
 @asynccontextmanager
@@ -85,6 +90,7 @@ async def door(
     """Serve who the caller is, by certificate or token, on a real listener."""
     agent, clock = Agent(directory / "agent.sock"), SteppedClock()
     chains: list[tuple[bytes, ...]] = []
+    turned_away: list[tuple[Peer, TaskmintError]] = []
 
     async def who(request: web.Request) -> web.Response:
         with listener.serving(request) as peer:
@@ -110,12 +116,19 @@ async def door(
         while ready and (api.trust.own is None or api.ready() is not None):
             await api.changed(api.version)
         prover = Prover(api, clock, JwtRules(AUDIENCE), trust_domains=trust_domains)
+        tls = TlsDoor(TlsTerms(prover), lambda peer, error: turned_away.append((peer, error)))
         listener = Listener(
-            sock, runner.server, limits=LIMITS, reader=PeerReader(), tls=TlsTerms(prover)
+            sock,
+            runner.server,
+            limits=LIMITS,
+            reader=PeerReader(),
+            tls=tls,
         )
         bundles = {"example.org": (agent.root.certificate,)}
         async with listener:
-            yield Door(directory / "door", agent, api, clock, listener, bundles, chains)
+            yield Door(
+                directory / "door", agent, api, clock, listener, bundles, chains, turned_away
+            )
     await runner.cleanup()
 
 
@@ -242,13 +255,16 @@ def an_expired_one(ours: Signed) -> Signed:
 async def test_a_bad_certificate_reaches_no_http(
     to: Door, make: Callable[[Signed], Signed]
 ) -> None:
-    """Rows 19 to 21: cut off in or right after the handshake, and the listener goes on."""
+    """Rows 19 to 21: cut off in or right after the handshake, told, and the listener goes on."""
     assert await refused(to, to.client(make(to.agent.root)))
     assert to.listener.connections == 0
 
     reader, writer = await to.connect(to.client())
     assert (await ask(reader, writer)).startswith("200")
     writer.close()
+    [(peer, error)] = to.turned_away
+    assert peer.pid == os.getpid()
+    assert error.code is Code.CREDENTIAL_INVALID
 
 
 async def test_one_domain_cannot_speak_for_another(tmp_path: Path) -> None:
@@ -379,6 +395,9 @@ def test_uvloop_speaks_it_too(run_on_uvloop: Callable[[Any], None], tmp_path: Pa
         def admit(self, session: ssl.SSLObject) -> tuple[bytes, ...]:
             return verified_chain(session)
 
+    def fail(peer: Peer, error: TaskmintError) -> None:
+        raise AssertionError(f"{peer} was refused: {error}")
+
     async def main() -> None:
         async def show(request: web.Request) -> web.Response:
             with listener.serving(request):
@@ -392,7 +411,7 @@ def test_uvloop_speaks_it_too(run_on_uvloop: Callable[[Any], None], tmp_path: Pa
         assert runner.server is not None
         async with bound_socket(SocketFile(tmp_path / "door")) as sock:
             listener = Listener(
-                sock, runner.server, limits=LIMITS, reader=PeerReader(), tls=Terms()
+                sock, runner.server, limits=LIMITS, reader=PeerReader(), tls=TlsDoor(Terms(), fail)
             )
             async with listener:
                 context = client_context(leaf.svid(WORKLOAD), bundles)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 
 from taskmint.errors import Code
+from taskmint.ports import Event
 
 from api.server import HEADERS, Answer, Http, task_socket
 from fakes.vault import away, refused
@@ -171,6 +173,30 @@ async def test_without_a_credential_it_is_401(http: Http) -> None:
 
     assert_problem(answer, 401, Code.CREDENTIAL_MISSING)
     assert answer.headers["WWW-Authenticate"] == "Bearer"
+    [entry] = http.world.ledger.entries
+    assert (entry.event, entry.facts["code"]) == (Event.UNPROVEN, "credential_missing")
+    assert (entry.facts["uid"], entry.facts["pid"]) == (os.getuid(), os.getpid())
+
+
+async def test_p12_credentials_reach_no_heir_of_a_socket(http: Http) -> None:
+    """The process that asked exited while we minted: whoever holds its socket gets a 401."""
+    http.identity.gone_when_asked_again = True
+    answer = await http.ask("POST", "/v1/tasks", json=START)
+
+    assert_problem(answer, 401, Code.PEER_UNATTESTED)
+    async with asyncio.timeout(10):
+        while http.world.ledger.events()[-1] != "revoked":
+            await asyncio.sleep(0.01)
+
+
+async def test_credentials_are_shown_to_no_heir_of_a_socket(http: Http) -> None:
+    """The same for a look at a task within its delivery window."""
+    keyed = {**HEADERS, "Idempotency-Key": "k"}
+    task = (await http.ask("POST", "/v1/tasks", json=START, headers=keyed)).body
+    http.identity.gone_when_asked_again = True
+    answer = await http.ask("GET", f"/v1/tasks/{task['id']}")
+
+    assert_problem(answer, 401, Code.PEER_UNATTESTED)
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,13 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from taskmint.devstack.process import StackError
 
+from . import identity
 from .audit import AuditTail, ListsDiffer
 from .cold_start import cold_start
 from .ground import Ground
@@ -23,8 +24,12 @@ from .judge import Results, verdicts
 from .load import LoadFailed
 from .report import as_json, lines
 from .rounds import checked_lists, measured
+from .section import Measure, Section
 from .sizes import FULL, QUICK, Sizes
 from .upkeep import CommandFailed, idle_memory, live_memory, wrapped
+
+TASKS: Final = "tasks"
+SECTIONS: Final[Mapping[str, Measure]] = {"identity": identity.measure}
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell has it
 
@@ -36,7 +41,11 @@ def main() -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("bench.json"), help="default: bench.json"
     )
+    parser.add_argument(
+        "--only", choices=[TASKS, *SECTIONS], action="append", help="repeat it for more; all else"
+    )
     options = parser.parse_args()
+    chosen = options.only or [TASKS, *SECTIONS]
     sizes = QUICK if options.quick else FULL
     began = time.monotonic()
 
@@ -44,18 +53,33 @@ def main() -> int:
         sys.stderr.write(f"[{time.monotonic() - began:5.1f} s] {what}\n")
 
     try:
-        results, found = asyncio.run(_run(sizes, tell))
+        sections = {
+            name: asyncio.run(_section(name, measure, sizes, tell))
+            for name, measure in SECTIONS.items()
+            if name in chosen
+        }
+        results, found = asyncio.run(_run(sizes, tell)) if TASKS in chosen else (None, {})
     except (StackError, ListsDiffer, LoadFailed, CommandFailed) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
     except KeyboardInterrupt:  # everything has been stopped by now
         return _INTERRUPTED
-    judged = verdicts(results, found["live"], found["wrapped"], found["cold_start"])
-    sys.stdout.write("\n".join(lines(sizes, results, judged, found)) + "\n")
-    options.output.write_text(json.dumps(as_json(sizes, results, judged, found), indent=1) + "\n")
+    judged = [verdict for section in sections.values() for verdict in section.verdicts]
+    if results is not None:
+        judged += verdicts(results, found["live"], found["wrapped"], found["cold_start"])
+    sys.stdout.write("\n".join(lines(sizes, results, sections, judged, found)) + "\n")
+    written = as_json(sizes, results, sections, judged, found)
+    options.output.write_text(json.dumps(written, indent=1) + "\n")
     tell(f"wrote {options.output}")
     failed = any(verdict.gate and not verdict.met for verdict in judged)
     return int(failed and not options.quick)
+
+
+async def _section(
+    name: str, measure: Measure, sizes: Sizes, tell: Callable[[str], None]
+) -> Section:
+    tell(name)
+    return await measure(sizes)
 
 
 async def _run(sizes: Sizes, tell: Callable[[str], None]) -> tuple[Results, dict[str, Any]]:

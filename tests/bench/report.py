@@ -10,6 +10,7 @@ from .cold_start import words
 from .figures import Row
 from .judge import Results, Verdict
 from .rounds import BARE, PROXY, TASKMINT, TWIN, TWO_CALL
+from .section import Section
 from .sizes import Sizes
 
 _HEAD: Final = (
@@ -29,7 +30,8 @@ _COMPARED: Final = (BARE, PROXY, TWO_CALL)
 
 def as_json(
     sizes: Sizes,
-    results: Results,
+    results: Results | None,
+    sections: Mapping[str, Section],
     verdicts: Sequence[Verdict],
     found: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -42,6 +44,14 @@ def as_json(
             "python": platform.python_version(),
         },
         **found,
+        **(_tasks_as_json(results) if results else {}),
+        "sections": {name: section.as_json() for name, section in sections.items()},
+        "verdicts": [{**asdict(verdict), "met": verdict.met} for verdict in verdicts],
+    }
+
+
+def _tasks_as_json(results: Results) -> dict[str, Any]:
+    return {
         "arms": [asdict(row) for row in results.rows()],
         "ratios": [
             {
@@ -58,15 +68,29 @@ def as_json(
             }
             for task, concurrency in results.places
         ],
-        "verdicts": [{**asdict(verdict), "met": verdict.met} for verdict in verdicts],
     }
 
 
 def lines(
-    sizes: Sizes, results: Results, verdicts: Sequence[Verdict], found: Mapping[str, Any]
+    sizes: Sizes,
+    results: Results | None,
+    sections: Mapping[str, Section],
+    verdicts: Sequence[Verdict],
+    found: Mapping[str, Any],
 ) -> Iterator[str]:
     """Print the tables and the verdicts."""
     yield f"{sizes.name} run, {sizes.rounds} rounds, {os.cpu_count()} CPUs; times in ms, medians"
+    for name, section in sections.items():
+        yield f"{name}:"
+        yield from section.lines()
+        yield ""
+    if results is not None:
+        yield from _tasks(sizes, results, found)
+    for verdict in verdicts:
+        yield from _verdict(verdict)
+
+
+def _tasks(sizes: Sizes, results: Results, found: Mapping[str, Any]) -> Iterator[str]:
     yield "CPU: what the proxy or the daemon spends on a task; behind it, what the servers spend"
     yield ""
     yield from _table([_HEAD, *map(_cells, results.rows())])
@@ -88,8 +112,6 @@ def lines(
     )
     yield words(found["cold_start"])
     yield ""
-    for verdict in verdicts:
-        yield from _verdict(verdict)
 
 
 def _pairs() -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ class BelievingIdentity:
     """Proves whoever presents a bearer token starting with a slash."""
 
     not_ready: str | None = None
+    gone_when_asked_again: bool = False  # the caller exits once it was identified
 
     async def identify(self, presented: Presented, peer: Peer) -> Caller:
         """Take the token's text as the path of a SPIFFE ID."""
@@ -25,6 +26,12 @@ class BelievingIdentity:
         until = datetime.now(UTC) + timedelta(minutes=5)
         spiffe_id = SpiffeId("example.org", path)
         return Caller(spiffe_id, IdentityMethod.JWT_SVID, peer, until, evidence or "e1")
+
+    def require_present(self, peer: Peer) -> None:
+        """As told."""
+        del peer
+        if self.gone_when_asked_again:
+            raise Unproven(Code.PEER_UNATTESTED, "it has exited", fix="stay")
 
     def ready(self) -> str | None:
         """As told."""

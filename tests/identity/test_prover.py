@@ -24,10 +24,10 @@ from taskmint.identity.jwt_bundle import parse_jwt_bundle
 from taskmint.identity.jwt_svid import JwtRules, JwtSvid, evidence_of
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.prover import Prover
-from taskmint.identity.token_owners import OwnerRules, TokenBinding, TokenOwners
+from taskmint.identity.token_owners import OwnerRules, TokenOwners
 from taskmint.identity.verdicts import Verdicts
 from taskmint.identity.workload_api import WorkloadApi
-from taskmint.model.caller import Caller, IdentityMethod
+from taskmint.model.caller import Caller, IdentityMethod, TokenBinding
 from taskmint.model.peer import Peer, PeerProof
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
@@ -380,6 +380,27 @@ async def test_tokens_can_be_bound_to_processes(
         await prover.identify(token, firmly)
         if colleague.proof is PeerProof.PIDFD:
             assert await refused(prover, token, colleague) is Code.CREDENTIAL_INVALID
+
+
+async def test_a_caller_says_whether_its_token_came_from_one_process(
+    agent: Agent, clock: ClockAtNow, peer: Peer
+) -> None:
+    """For definitions that ask for it; once a colleague has shown the token, it is the user's."""
+    token = bearing(agent.authority.token())
+    firmly = replace(peer, proof=PeerProof.PIDFD)
+    colleague = replace(firmly, pid=peer.pid + 1)
+    guessed = replace(peer, proof=PeerProof.START_TIME)
+    async with proving(agent, clock) as prover:
+        bindings = [
+            (await prover.identify(token, who)).binding
+            for who in (firmly, firmly, colleague, firmly)
+        ]
+        another = bearing(agent.authority.token(claims(iat=NOW - 1)))
+        weak = [(await prover.identify(another, who)).binding for who in (guessed, firmly)]
+
+    process, uid = TokenBinding.PROCESS, TokenBinding.UID
+    assert bindings == [process, process, uid, uid]
+    assert weak == [uid, uid]
 
 
 async def test_a_token_with_a_jti_can_be_for_one_request(

@@ -224,7 +224,7 @@ def test_a_chain_that_is_no_svid_of_ours_signs_nothing() -> None:
     """Foreign roots of the same name, expired leaves, another's key, what is no certificate."""
     foreign = root("example.org").workload("spiffe://example.org/boss")
     expired = AUTHORITY.workload(
-        "spiffe://example.org/boss", ends=timedelta(minutes=-1), begins=timedelta(minutes=-9)
+        "spiffe://example.org/boss", ends=timedelta(hours=-1), begins=timedelta(hours=-9)
     )
     good = AUTHORITY.workload("spiffe://example.org/boss")
     for leaf in (foreign, expired):

@@ -7,14 +7,13 @@ import pytest
 
 from policy.asking import REPORT, asked, denied, findings, granted, load
 from taskmint.errors import Code
-from taskmint.model.caller import IdentityMethod
+from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import (
     Approval,
     DecisionInput,
     Denial,
     HistoryFacts,
     Scope,
-    TokenBinding,
 )
 from taskmint.policy.decide import decide_shadow
 from taskmint.policy.enumerate import enumerate_definitions

@@ -38,6 +38,14 @@ class TlsTerms(Protocol):
         """Return the caller's verified chain, DER, leaf first. Raises TaskmintError."""
 
 
+@dataclass(frozen=True, slots=True)
+class TlsDoor:
+    """The terms, and who is told of a peer whose handshake proved nobody, and why."""
+
+    terms: TlsTerms
+    unproven: Callable[[Peer, TaskmintError], None]
+
+
 # What a request's connection was opened with, for ports.Presented; empty without TLS.
 CHAIN: Final = web.RequestKey("chain", tuple[bytes, ...])
 
@@ -73,7 +81,7 @@ class Connection(asyncio.Protocol):
         timeouts: Timeouts,
         now: Callable[[], float],
         released: Callable[["Connection"], None],
-        tls: TlsTerms | None = None,
+        tls: TlsDoor | None = None,
     ) -> None:
         self.peer = peer
         self.handler = handler
@@ -172,8 +180,9 @@ class Connection(asyncio.Protocol):
         session = transport.get_extra_info("ssl_object")
         if session is not None and self._tls is not None:
             try:
-                self.chain = self._tls.admit(session)
-            except TaskmintError:
+                self.chain = self._tls.terms.admit(session)
+            except TaskmintError as error:
+                self._tls.unproven(self.peer, error)
                 self._transport.abort()
                 return
         self._admitted = True

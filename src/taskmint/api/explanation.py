@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field
 
 from taskmint.errors import BadRequest, Code
-from taskmint.model.caller import IdentityMethod
-from taskmint.model.scope import CallerFacts, Decision, Denial, TokenBinding
+from taskmint.model.caller import IdentityMethod, TokenBinding
+from taskmint.model.scope import CallerFacts, Decision, Denial
 from taskmint.model.spiffe import SpiffeId
 from taskmint.tasks.deciding import Explanation
 

@@ -20,10 +20,10 @@ from typing import Final, Protocol, Self
 import structlog
 from aiohttp import web
 
-from taskmint.errors import Code
+from taskmint.errors import Code, Unproven
 from taskmint.model.peer import Peer
 
-from .connection import CHAIN, CONNECTION, Connection, Timeouts, TlsTerms
+from .connection import CHAIN, CONNECTION, Connection, Timeouts, TlsDoor
 from .first_byte import FIRST_OF_TLS, first_byte
 
 _log = structlog.get_logger()
@@ -114,7 +114,7 @@ class Listener:
         limits: ListenerLimits,
         reader: PeerSource,
         inherited: bool = False,
-        tls: TlsTerms | None = None,
+        tls: TlsDoor | None = None,
     ) -> None:
         self.counts = ListenerCounts()
         self._sock = sock
@@ -279,6 +279,8 @@ class Listener:
         except OSError as error:  # TimeoutError and ssl.SSLError are
             self._not_set_up(sock, connection)
             self.counts.timed_out += isinstance(error, TimeoutError)
+            if isinstance(error, ssl.SSLError) and self._tls is not None:
+                self._tls.unproven(connection.peer, _handshake_failed(error))
         except asyncio.CancelledError:
             self._not_set_up(sock, connection)
             raise
@@ -288,7 +290,7 @@ class Listener:
         if self._tls is None:
             return None
         first = await first_byte(sock)
-        terms = self._tls.context() if first == FIRST_OF_TLS else None
+        terms = self._tls.terms.context() if first == FIRST_OF_TLS else None
         if not first or (first == FIRST_OF_TLS and terms is None):
             raise ConnectionAbortedError("nothing was said, or there is nothing to answer with")
         return terms
@@ -339,6 +341,15 @@ class Listener:
             del self._by_uid[uid]
         if not self._by_handler:
             self._gone.set()
+
+
+def _handshake_failed(error: ssl.SSLError) -> Unproven:
+    """Say it by OpenSSL's name for it, which holds nothing that the caller sent."""
+    return Unproven(
+        Code.CREDENTIAL_INVALID,
+        f"The TLS handshake failed: {error.reason}.",
+        fix="connect with an X.509-SVID of a trust domain that this daemon believes",
+    )
 
 
 async def _within(seconds: float, event: asyncio.Event) -> None:

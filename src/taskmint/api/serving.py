@@ -10,7 +10,7 @@ from aiohttp import http, web
 from taskmint.errors import Code, TaskmintError
 from taskmint.model.peer import Peer
 
-from .connection import TlsTerms
+from .connection import TlsDoor
 from .gate import Serving
 from .listener import Listener, ListenerLimits, PeerSource
 
@@ -56,7 +56,7 @@ async def serving_http(
     limits: ListenerLimits,
     reader: PeerSource,
     inherited: bool,
-    tls: TlsTerms | None = None,
+    tls: TlsDoor | None = None,
 ) -> AsyncIterator[Listener]:
     """
     Serve while entered; on leaving, requests being served finish within `limits.drain`.

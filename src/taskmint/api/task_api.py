@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 from taskmint.canonical import digest
-from taskmint.errors import BadRequest, Code
+from taskmint.errors import BadRequest, Code, Unproven
 from taskmint.model.caller import Caller
 from taskmint.model.secret import Secret
 from taskmint.model.state import EndCause, TaskState
@@ -78,6 +78,11 @@ class TaskApi:
         facts = read(StartBody, body).facts()
         key = _idempotency_key(request, digest(body))
         view = await self.service.start(caller, facts, key)
+        try:
+            self.identity.require_present(caller.peer)
+        except Unproven:
+            self.service.undelivered(view)
+            raise
         if request.transport is None or request.transport.is_closing():
             self.service.undelivered(view)
         waits = view.state is TaskState.AWAITING_APPROVAL
@@ -94,6 +99,7 @@ class TaskApi:
         caller = await self._caller(request)
         wait = _duration(request.query.get("wait", "0s"))
         view = await self.service.show(caller, request.match_info["id"], wait)
+        self.identity.require_present(caller.peer)
         return _json(200, task_reply(view))
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -110,6 +116,7 @@ class TaskApi:
         key = _idempotency_key(request, digest(body))
         task_id = request.match_info["id"]
         view = await self.service.change(caller, task_id, change.applied_to, key)
+        self.identity.require_present(caller.peer)
         return _json(200, task_reply(view))
 
     async def heartbeat(self, request: web.Request) -> web.Response:
@@ -148,7 +155,11 @@ class TaskApi:
     async def _caller(self, request: web.Request) -> Caller:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         bearer = Secret(token) if scheme.lower() == "bearer" and token else None
-        return await self.identity.identify(Presented(bearer, request[CHAIN]), request[PEER])
+        try:
+            return await self.identity.identify(Presented(bearer, request[CHAIN]), request[PEER])
+        except Unproven as error:
+            self.service.unproven(request[PEER], error)
+            raise
 
 
 def _json(status: int, body: bytes) -> web.Response:

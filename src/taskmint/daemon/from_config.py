@@ -10,7 +10,8 @@ from taskmint.api.roles import Members, Role
 from taskmint.config import Config, RoleMembers, VaultAuthSettings
 from taskmint.errors import Code, TaskmintError
 from taskmint.identity.jwt_svid import JwtRules
-from taskmint.identity.token_owners import OwnerRules, TokenBinding
+from taskmint.identity.token_owners import OwnerRules
+from taskmint.model.caller import TokenBinding
 from taskmint.policy.plan_objects import PlanSettings
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.outside import Settings

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from taskmint.api.connection import TlsDoor
 from taskmint.api.metrics_listener import serving_metrics
 from taskmint.api.serving import require_c_parser, serving_http
 from taskmint.clock import SystemClock
@@ -90,7 +91,7 @@ async def run(
         tasks = running.task_application(config.limits.body_bytes)
         admin = running.admin_application(from_config.roles(config), page)
         for door, sock, application, tls in (
-            ("task", sockets.task, tasks, parts.tls),
+            ("task", sockets.task, tasks, TlsDoor(parts.tls, running.unproven)),
             ("admin", sockets.admin, admin, None),
         ):
             page.doors[door] = await stack.enter_async_context(

@@ -19,12 +19,13 @@ from taskmint.api.gate import Serving
 from taskmint.api.readiness import Components
 from taskmint.api.roles import Members, Role
 from taskmint.api.task_api import TaskApi
-from taskmint.errors import ConfigError, Unavailable
+from taskmint.errors import ConfigError, TaskmintError, Unavailable
 from taskmint.identity.approvers import Approvers
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.housekeeping import export_heads, keep_retention
 from taskmint.ledger.sqlite import SqliteLedger
+from taskmint.model.peer import Peer
 from taskmint.model.scope import Json
 from taskmint.ports import Authorities, Clock, Entry, Event, Identity
 from taskmint.tasks.service import TaskService
@@ -134,6 +135,11 @@ class Running:
             observer=parts.metrics,
             log=self._log,
         ).application
+
+    def unproven(self, peer: Peer, error: TaskmintError) -> None:
+        """Count and record a peer whose TLS handshake proved nobody."""
+        self._parts.metrics.refused(error.code)
+        self._parts.service.unproven(peer, error)
 
     # --- the time in between ---------------------------------------------------------------
 

@@ -86,6 +86,10 @@ class Prover:
         _check_alive(peer)
         return caller
 
+    def require_present(self, peer: Peer) -> None:
+        """Make sure that the process which was proven is there to be answered. Raises Unproven."""
+        _check_alive(peer)
+
     def stands(self, authority: str) -> bool:
         """Whether a `Caller.authority` has not been withdrawn since, as far as it is known."""
         if authority.startswith("delegated:"):
@@ -110,7 +114,7 @@ class Prover:
         self._verdicts.use(self.believer.now())
         svid = self._verdicts.verify_token(token.reveal(), now)
         # 5.
-        self._owners.claim(svid, peer, now)
+        binding = self._owners.claim(svid, peer, now)
         return Caller(
             spiffe_id=svid.spiffe_id,
             method=IdentityMethod.JWT_SVID,
@@ -118,6 +122,7 @@ class Prover:
             proven_until=datetime.fromtimestamp(svid.expires_at, UTC),
             evidence=svid.evidence,
             authority=svid.authority,
+            binding=binding,
         )
 
     def _by_chain(self, chain: tuple[bytes, ...], peer: Peer) -> Caller:

@@ -3,25 +3,26 @@ Which local user, or process, a token belongs to: the first that presented it.
 
 A bearer token is worth what it is to whoever holds it (JWT-SVID, section 7.1). On one node the
 kernel says who holds it, so a copy in another user's hands is refused until it expires. By user
-and not by process, because SPIRE gives every process of an entry the same token.
+and not by process, because SPIRE gives every process of an entry the same token; but whether it
+came from one process only is told on, for definitions that ask for that.
 """
 
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 from taskmint.errors import Code, Unproven
+from taskmint.model.caller import TokenBinding
 from taskmint.model.peer import Peer, PeerProof
 
 from .jwt_svid import JwtSvid, invalid
 
-_Owner = tuple[int, ...]
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """Who presented a token first; `process` is pid and start time, None when not firmly known."""
 
-class TokenBinding(StrEnum):
-    """`identity.token`: what a token is bound to."""
-
-    UID = "uid"
-    PROCESS = "process"
+    uid: int
+    process: tuple[int, int] | None
+    until: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +45,54 @@ class TokenOwners:
 
     def __init__(self, rules: OwnerRules) -> None:
         self._rules = rules
-        self._owners: dict[str, tuple[_Owner, int]] = {}
+        self._owners: dict[str, _Owner] = {}
 
     def __len__(self) -> int:
         return len(self._owners)
 
-    def claim(self, svid: JwtSvid, peer: Peer, now: float) -> None:
-        """Let the peer present the token, if it is the token's owner. Raises Unproven."""
-        owner = self._owner(peer)
+    def claim(self, svid: JwtSvid, peer: Peer, now: float) -> TokenBinding:
+        """
+        Let the peer present the token, if it is the token's owner.
+
+        Returns what the token has been held to so far: one process, or one user. Raises Unproven.
+        """
+        process = self._process(peer)
         once = self._rules.single_use and svid.jti is not None
         name = f"{svid.authority} {svid.jti}" if once else svid.evidence
         known = self._owners.get(name)
         if known is None:
             if len(self._owners) >= self._rules.most:
                 self._make_room(now)
-            self._owners[name] = (owner, svid.expires_at + self._rules.leeway)
-        elif once:
+            self._owners[name] = _Owner(peer.uid, process, svid.expires_at + self._rules.leeway)
+            return TokenBinding.UID if process is None else TokenBinding.PROCESS
+        if once:
             raise invalid("The token was used before, and is good for one request.")
-        elif known[0] != owner:
-            raise invalid(f"The token was first presented by another {self._binding_word()}.")
+        if known.uid != peer.uid:
+            raise invalid("The token was first presented by another user.")
+        if process is not None and known.process == process:
+            return TokenBinding.PROCESS
+        if self._rules.binding is TokenBinding.PROCESS:
+            raise invalid("The token was first presented by another process.")
+        # It belongs to the user from now on: who presented it first is not alone any more.
+        self._owners[name] = replace(known, process=None)
+        return TokenBinding.UID
 
-    def _owner(self, peer: Peer) -> _Owner:
-        if self._rules.binding is TokenBinding.UID:
-            return (peer.uid,)
-        if peer.proof is not PeerProof.PIDFD or peer.start_time is None:
-            # Without the kernel's own pidfd, another process may have taken the pid over.
+    def _process(self, peer: Peer) -> tuple[int, int] | None:
+        if peer.proof is PeerProof.PIDFD and peer.start_time is not None:
+            return (peer.pid, peer.start_time)
+        # Without the kernel's own pidfd, another process may have taken the pid over.
+        if self._rules.binding is TokenBinding.PROCESS:
             raise Unproven(
                 Code.PEER_UNATTESTED,
                 "The kernel does not say firmly which process presents this token.",
                 fix="run Linux 6.5 or later, or bind tokens by uid",
             )
-        return (peer.uid, peer.pid, peer.start_time)
-
-    def _binding_word(self) -> str:
-        return "user" if self._rules.binding is TokenBinding.UID else "process"
+        return None
 
     def _make_room(self, now: float) -> None:
         """Forget expired tokens, and otherwise the half that expires soonest."""
-        live = {key: known for key, known in self._owners.items() if known[1] > now}
+        live = {key: known for key, known in self._owners.items() if known.until > now}
         if len(live) >= self._rules.most:
-            latest = sorted(live.items(), key=lambda item: item[1][1])
+            latest = sorted(live.items(), key=lambda item: item[1].until)
             live = dict(latest[self._rules.most // 2 :])
         self._owners = live

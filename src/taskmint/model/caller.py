@@ -16,6 +16,13 @@ class IdentityMethod(StrEnum):
     DELEGATED = "delegated"
 
 
+class TokenBinding(StrEnum):
+    """To whom an SVID is held fast (decisions.md, trap 19): not what a task is bound to."""
+
+    UID = "uid"  # the same token may come from every process of a user
+    PROCESS = "process"  # from one process only
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """
@@ -26,6 +33,7 @@ class Caller:
     a stolen token to a task without the ledger holding the token. The signature is left out: an
     ECDSA signature can be changed into another good one by whoever has it.
     `authority` names the key or root that vouched, so that its withdrawal ends what rests on it.
+    `binding` says whether a token has come from one process only, as far as the kernel can tell.
     """
 
     spiffe_id: SpiffeId
@@ -34,3 +42,4 @@ class Caller:
     proven_until: datetime
     evidence: str
     authority: str = ""
+    binding: TokenBinding = TokenBinding.UID

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal, TypeAlias
 
-from .caller import IdentityMethod
+from .caller import IdentityMethod, TokenBinding
 from .spiffe import SpiffeId
 
 Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
@@ -163,13 +163,6 @@ class Denial:
 
 
 Decision: TypeAlias = Scope | Denial
-
-
-class TokenBinding(StrEnum):
-    """To whom an SVID is held fast (decisions.md, trap 19): not what a task is bound to."""
-
-    UID = "uid"  # the same token may come from every process of a user
-    PROCESS = "process"  # from one process only
 
 
 @dataclass(frozen=True, slots=True)

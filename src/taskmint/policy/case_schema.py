@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from taskmint.errors import Code
-from taskmint.model.caller import IdentityMethod
-from taskmint.model.scope import BindKind, TokenBinding
+from taskmint.model.caller import IdentityMethod, TokenBinding
+from taskmint.model.scope import BindKind
 from taskmint.model.spiffe import SpiffeId
 from taskmint.yaml_document import Scalar
 from taskmint.yaml_model import (

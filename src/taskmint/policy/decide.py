@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import Final
 
 from taskmint.errors import Code
-from taskmint.model.caller import IdentityMethod
+from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import (
     Approval,
     BindKind,
@@ -23,7 +23,6 @@ from taskmint.model.scope import (
     Entitlement,
     ParameterValue,
     Scope,
-    TokenBinding,
 )
 from taskmint.yaml_document import quoted
 from taskmint.yaml_model import closest, duration_text

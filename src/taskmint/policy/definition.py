@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, Literal
 
-from taskmint.model.caller import IdentityMethod
+from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import (
     ISSUED,
     BindKind,
@@ -15,7 +15,6 @@ from taskmint.model.scope import (
     Json,
     KeyField,
     ProofLevel,
-    TokenBinding,
 )
 
 from .condition import Condition

@@ -4,8 +4,7 @@ The terms of two definitions in, what the second asks more or less than the firs
 
 from typing import Final
 
-from taskmint.model.caller import IdentityMethod
-from taskmint.model.scope import TokenBinding
+from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.yaml_document import quoted
 
 from .change import Direction, Parts, longer

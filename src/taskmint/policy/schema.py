@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from taskmint.model.caller import IdentityMethod
-from taskmint.model.scope import BindKind, TokenBinding
+from taskmint.model.caller import IdentityMethod, TokenBinding
+from taskmint.model.scope import BindKind
 from taskmint.yaml_model import (
     Boolean,
     Duration,

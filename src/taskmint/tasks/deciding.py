@@ -146,7 +146,7 @@ def as_new_task(evidence: str) -> Refused:
 
 def caller_facts(caller: Caller) -> CallerFacts:
     """State what was proven of a caller, for the decision."""
-    return CallerFacts(caller.spiffe_id, caller.peer.uid, caller.method)
+    return CallerFacts(caller.spiffe_id, caller.peer.uid, caller.method, caller.binding)
 
 
 def still_granted(policy: Policy, given: DecisionInput, scope: Scope) -> bool:

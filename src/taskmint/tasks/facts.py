@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
-from taskmint.model.caller import IdentityMethod
+from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import (
     BindKind,
     CallerFacts,
@@ -25,7 +25,6 @@ from taskmint.model.scope import (
     ProofLevel,
     RequestFacts,
     Scope,
-    TokenBinding,
 )
 from taskmint.model.spiffe import SpiffeId
 from taskmint.policy.shadow import Shadowed

@@ -1,6 +1,6 @@
 """What an identity did here in the last hour: the `history` facts of a policy."""
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,13 +18,42 @@ class _Asked:
     process: tuple[int, int | None]
 
 
+class _Hour:
+    """One identity's requests, counted as they come and go: a decision must not add them up."""
+
+    def __init__(self) -> None:
+        self._asked: deque[_Asked] = deque()
+        self._processes: Counter[tuple[int, int | None]] = Counter()
+        self._grants = 0
+
+    def add(self, asked: _Asked) -> None:
+        if len(self._asked) == MOST_REMEMBERED:
+            self._drop_oldest()
+        self._asked.append(asked)
+        self._processes[asked.process] += 1
+        self._grants += asked.granted
+
+    def facts(self, now: float) -> HistoryFacts:
+        while self._asked and self._asked[0].at <= now - HOUR_SECONDS:
+            self._drop_oldest()
+        return HistoryFacts(self._grants, len(self._asked) - self._grants, len(self._processes))
+
+    def idle(self, now: float) -> bool:
+        return self._asked[-1].at <= now - HOUR_SECONDS if self._asked else True
+
+    def _drop_oldest(self) -> None:
+        asked = self._asked.popleft()
+        self._grants -= asked.granted
+        self._processes[asked.process] -= 1
+        if not self._processes[asked.process]:
+            del self._processes[asked.process]
+
+
 class History:
     """Remembers grants, denials and asking processes per identity, for an hour, in memory."""
 
     def __init__(self) -> None:
-        self._asked: defaultdict[SpiffeId, deque[_Asked]] = defaultdict(
-            lambda: deque(maxlen=MOST_REMEMBERED)
-        )
+        self._hours: defaultdict[SpiffeId, _Hour] = defaultdict(_Hour)
         self._tidy_at = 0.0
 
     def record(
@@ -34,20 +63,14 @@ class History:
         if now >= self._tidy_at:
             self._tidy_at = now + HOUR_SECONDS / 60
             self._forget_idle(now)
-        self._asked[identity].append(_Asked(now, granted, process))
+        self._hours[identity].add(_Asked(now, granted, process))
 
     def facts(self, identity: SpiffeId, now: float) -> HistoryFacts:
         """Count this identity's last hour."""
-        asked = self._asked.get(identity)
-        if asked is None:
-            return HistoryFacts()
-        while asked and asked[0].at <= now - HOUR_SECONDS:
-            asked.popleft()
-        grants = sum(one.granted for one in asked)
-        return HistoryFacts(grants, len(asked) - grants, len({one.process for one in asked}))
+        hour = self._hours.get(identity)
+        return HistoryFacts() if hour is None else hour.facts(now)
 
     def _forget_idle(self, now: float) -> None:
         """Drop identities that asked for nothing in the last hour."""
-        idle = [k for k, asked in self._asked.items() if asked[-1].at <= now - HOUR_SECONDS]
-        for identity in idle:
-            del self._asked[identity]
+        for identity in [name for name, hour in self._hours.items() if hour.idle(now)]:
+            del self._hours[identity]

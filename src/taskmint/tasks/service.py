@@ -11,6 +11,7 @@ from typing import Final, Self
 
 from taskmint.errors import Code, Conflict, NotFound, TaskmintError, Unavailable
 from taskmint.model.caller import Caller
+from taskmint.model.peer import Peer
 from taskmint.model.scope import CallerFacts, Denial, RequestFacts
 from taskmint.model.state import EndCause, TaskState
 from taskmint.policy.load import Policy
@@ -34,6 +35,7 @@ from .request_recovery import RequestRecovery
 from .requests import Request, Requests
 from .revocation import Revoker
 from .starting import Starter
+from .strangers import Strangers
 from .sweeping import Sweeper
 from .task import IdempotencyKey, Owner, Task
 from .views import TaskView, owners_view, request_view
@@ -84,6 +86,7 @@ class TaskService:
         replay = RequestRecovery(outside, settings, requests, approving, ender)
         self._recovery = Recovery(outside, settings, register, ender, keeper, replay)
         self._sweeper = Sweeper(outside, settings, register)
+        self._strangers = Strangers(outside, work)
         self._followers = Followers(outside.clock, ender)
         self.operators = Operators(
             outside.clock, register, ender, approving, lambda: minter.waiting
@@ -223,6 +226,10 @@ class TaskService:
         if (request := await self._own_request(caller, task_id)) is not None:
             return self._followers.follow_request(request)
         return self._followers.follow(await self._own(caller, task_id))
+
+    def unproven(self, peer: Peer, error: TaskmintError) -> None:
+        """Record that somebody was refused because they could not prove who they are."""
+        self._strangers.refused(peer, error)
 
     def undelivered(self, view: TaskView) -> None:
         """The reply with the credentials reached nobody, and nobody can ask for it again."""
