@@ -7,6 +7,8 @@ the stack without knowing anything of ours, and at the end of the session nothin
 """
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -75,10 +77,24 @@ async def audited(stack: Stack, canaries: Canaries) -> AsyncIterator[Auditor]:
     yield look
 
     left = await asyncio.to_thread(wait_until_nothing_is_left, look, before)
+    standing = await run_standing(stack)
     for pattern in WRITTEN:
         for path in stack.paths.directory.glob(pattern):
             canaries.search(path)
     assert left == []
+    assert standing == (0, "")
+
+
+async def run_standing(stack: Stack) -> tuple[int, str]:
+    """Ask `taskmint vault standing`, as an operator does: its exit code and what it reports."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "taskmint", "vault", "standing"),
+        *("--token-file", str(stack.paths.root_token)),
+        env={"PATH": os.environ["PATH"], **stack.environment(), "TASKMINT_ADMIN_SOCKET": ""},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+    return process.returncode or 0, out.decode()
 
 
 @pytest.fixture(scope="session")

@@ -17,10 +17,9 @@ from taskmint.daemon.from_config import plan_settings, vault_settings
 from taskmint.errors import ConfigError, TaskmintError, Unavailable
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
-from taskmint.policy.enumerate import enumerate_definitions
 from taskmint.policy.load import load_policy
-from taskmint.policy.plan import plan_of
 from taskmint.policy.plan_objects import Plan, PlanSettings
+from taskmint.policy.planning import plan_policy
 from taskmint.vault.settings import VaultSettings
 
 EXIT_FINDING: Final = 1
@@ -140,16 +139,21 @@ def _inputs(
     if config_file is None:
         if not policies:
             leave(EXIT_USAGE, "name a configuration with --config, or policy files with --policy")
-        planned = PlanSettings(spiffe_id=subject)
+        planned = PlanSettings(spiffe_id=subject, namespace=_namespace())
         loaded = load_policy(read_policy_files(policies), DEFAULT_CLASSES)
-        return Planned(plan_of(enumerate_definitions(loaded), planned), None)
+        return Planned(plan_policy(loaded, planned), None)
     config = load_config(str(config_file), read_config_file(str(config_file)), os.environ)
     planned = plan_settings(config)
     if subject is not None:
         planned = replace(planned, spiffe_id=subject)
     files = read_policy_files(policies or config.policy.files)
     loaded = load_policy(files, config.class_clocks())
-    return Planned(plan_of(enumerate_definitions(loaded), planned), vault_settings(config))
+    planned = replace(planned, namespace=planned.namespace or _namespace())
+    return Planned(plan_policy(loaded, planned), vault_settings(config))
+
+
+def _namespace() -> str | None:
+    return os.environ.get("BAO_NAMESPACE") or os.environ.get("VAULT_NAMESPACE")
 
 
 def _server(

@@ -36,6 +36,7 @@ def plan_settings(config: Config) -> PlanSettings:
         mount=auth.mount or auth.method,
         role=auth.role,
         spiffe_id=auth.spiffe_id,
+        namespace=config.vault.namespace,
     )
 
 

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from taskmint.model.clocks import ClassClocks
-from taskmint.policy.enumerate import enumerate_definitions
 from taskmint.policy.load import Policy, load_policy
-from taskmint.policy.plan import plan_of
 from taskmint.policy.plan_objects import Plan, PlanSettings
+from taskmint.policy.planning import plan_policy
 
 from .files import read_policy_files
 from .policy_watch import Fingerprint, fingerprint
@@ -36,4 +35,4 @@ class PolicySource:
     def load(self) -> InForce:
         """Read, parse, plan. Raises ConfigError(policy_invalid) with every finding."""
         policy = load_policy(read_policy_files(self.files), self.classes)
-        return InForce(policy, plan_of(enumerate_definitions(policy), self.settings))
+        return InForce(policy, plan_policy(policy, self.settings))

@@ -52,6 +52,9 @@ class BindKind(StrEnum):
     UNIT = "unit"
 
 
+ACL_POLICIES: Final = "sys/policies/acl"
+
+
 @dataclass(frozen=True, slots=True)
 class Ephemeral:
     """
@@ -73,7 +76,8 @@ class Entitlement:
     A credential that cannot be revoked (`revocable=False`) lives at most `ceiling`, when it has
     one; `key_field` is the field of `body` that holds the caller's own public key, if it sends one.
     Of a database entitlement `body` is the role that has to be written first, and `path` lacks the
-    end of its name until `for_task` has told it.
+    end of its name until `for_task` has told it. Of a token whose policy exists for one task `acl`
+    is that policy's text, and the name in `body` lacks its end in the same way.
     """
 
     name: str
@@ -86,20 +90,26 @@ class Entitlement:
     revocable: bool = True
     ceiling: timedelta | None = None
     key_field: KeyField | None = None
+    acl: str | None = None
 
     def for_task(self, name: str) -> "Entitlement":
         """Return it for one revision of one task, which is called `name` in Vault."""
-        if self.kind is not EntitlementKind.DATABASE:
-            return self
-        return replace(self, path=f"{self.path}.{name}")
+        if self.kind is EntitlementKind.DATABASE:
+            return replace(self, path=f"{self.path}.{name}")
+        if self.acl is not None:
+            return replace(self, body={**self.body, "policies": f"{self.body['policies']}.{name}"})
+        return self
 
     @property
     def ephemeral(self) -> Ephemeral | None:
         """What has to be written before it can be minted; None for most."""
-        if self.kind is not EntitlementKind.DATABASE:
-            return None
-        role = self.path.removeprefix("creds/")
-        return Ephemeral(f"{self.mount}/roles/{role}", self.body)
+        if self.kind is EntitlementKind.DATABASE:
+            role = self.path.removeprefix("creds/")
+            return Ephemeral(f"{self.mount}/roles/{role}", self.body)
+        if self.acl is not None:
+            path = f"{ACL_POLICIES}/{self.body['policies']}"
+            return Ephemeral(path, {"policy": self.acl})
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,16 +50,18 @@ class EntitlementTemplate:
     revocable: bool = True
     ceiling: timedelta | None = None
     key_field: KeyField | None = None
+    acl: Template | None = None
 
     @property
     def names(self) -> frozenset[str]:
         """The placeholders in it."""
-        return frozenset(self.path.names) | names_in(self.body)
+        return frozenset(self.path.names) | names_in(self.body) | names_in(self.acl or ())
 
     def render(self, values: Values) -> Entitlement:
         """Fill the placeholders; the caller's key is put in by decide. Raises Misplaced."""
         body = {key: render_body(value, values) for key, value in self.body.items()}
-        return self._made(self.path.render(values), body)
+        acl = None if self.acl is None else self.acl.render(values)
+        return self._made(self.path.render(values), body, acl)
 
     def span(self, values: Values) -> Entitlement:
         """Fill what is known; `+` and `*` stand for the rest. Raises Misplaced."""
@@ -68,9 +70,10 @@ class EntitlementTemplate:
             body[self.key_field.value] = ANY_TEXT
         if self.ceiling is not None and self.kind in ISSUED:
             body["ttl"] = ANY_TEXT  # shortened to what is left of the task when it is minted
-        return self._made(path_pattern(self.path, values), body)
+        acl = None if self.acl is None else str(body_pattern(self.acl, values))
+        return self._made(path_pattern(self.path, values), body, acl)
 
-    def _made(self, path: str, body: Mapping[str, Json]) -> Entitlement:
+    def _made(self, path: str, body: Mapping[str, Json], acl: str | None) -> Entitlement:
         return Entitlement(
             name=self.name,
             kind=self.kind,
@@ -82,6 +85,7 @@ class EntitlementTemplate:
             revocable=self.revocable,
             ceiling=self.ceiling,
             key_field=self.key_field,
+            acl=acl,
         )
 
 

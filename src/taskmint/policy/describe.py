@@ -42,7 +42,9 @@ def describe(definition: Definition) -> dict[str, Json]:
 def describe_entitlement(entitlement: EntitlementTemplate) -> dict[str, Json]:
     """Say what an entitlement asks of Vault."""
     ceiling = entitlement.ceiling
+    acl: dict[str, Json] = {} if entitlement.acl is None else {"acl": _body(entitlement.acl)}
     return {
+        **acl,
         "kind": entitlement.kind.value,
         "mount": entitlement.mount,
         "path": str(entitlement.path),

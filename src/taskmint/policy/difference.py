@@ -117,7 +117,10 @@ def _requests(definition: Definition) -> tuple[_Request, ...]:
 
 def _request(entitlement: Entitlement) -> _Request:
     path = f"{entitlement.mount}/{entitlement.path}"
-    return _Request(entitlement.method, tuple(path.split("/")), canonical(dict(entitlement.body)))
+    asked = dict(entitlement.body)
+    if entitlement.acl is not None:
+        asked["acl"] = entitlement.acl
+    return _Request(entitlement.method, tuple(path.split("/")), canonical(asked))
 
 
 def _scope(old: Definition, new: Definition) -> Parts:

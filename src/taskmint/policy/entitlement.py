@@ -6,7 +6,7 @@ body says what that role must be, and `with_clocks` adds how long its accounts m
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Final, TypeAlias
@@ -15,6 +15,7 @@ from taskmint.model.scope import EntitlementKind, KeyField, ProofLevel
 from taskmint.yaml_document import Scalar, quoted, yaml_guess
 from taskmint.yaml_model import duration_text
 
+from .acl import Rule, merge, render
 from .definition import AFTER_DEADLINE, EntitlementTemplate
 from .names import hand_role, task_database_role
 from .scope_schema import (
@@ -40,6 +41,7 @@ Find: TypeAlias = Callable[[Steps, str, str], None]
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})", re.ASCII)
 _NOTHING: Final = plain("")
+_OWN_OF_VAULT: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
 _BRACES: Final = "braces enclose the name of a parameter or a captured segment"
 
 
@@ -52,7 +54,7 @@ def compile_entitlement(
     if given.database is not None:
         return _database(definition, name, given.database, find)
     if given.token is not None:
-        return _token(definition, name, given.token)
+        return _token(definition, name, given.token, find)
     if given.pki is not None:
         return _pki(name, given.pki, find)
     if given.ssh is not None:
@@ -113,8 +115,10 @@ def _database(definition: str, name: str, given: DatabaseSchema, find: Find) -> 
     )
 
 
-def _token(definition: str, name: str, given: TokenSchema) -> EntitlementTemplate:
-    body: dict[str, BodyTemplate] = {"policies": plain(given.policy)}
+def _token(definition: str, name: str, given: TokenSchema, find: Find) -> EntitlementTemplate:
+    acl = _acl(given, ("scope", name, "token"), find) if given.paths else None
+    policy = given.policy or hand_role(definition, name)
+    body: dict[str, BodyTemplate] = {"policies": plain(policy)}
     if given.ttl is not None:
         body["ttl"] = plain(duration_text(given.ttl))
     if given.num_uses is not None:
@@ -127,7 +131,41 @@ def _token(definition: str, name: str, given: TokenSchema) -> EntitlementTemplat
         method="POST",
         body=body,
         proof=ProofLevel.LEASE,
+        acl=acl,
     )
+
+
+def _acl(given: TokenSchema, where: Steps, find: Find) -> Template:
+    """Write the policy of one task's token, of validated segments and placeholders alone."""
+    rules: list[Rule] = []
+    paths: dict[str, Template] = {}
+    for index, grant in enumerate(given.paths):
+        here = (*where, "paths", index, "path")
+        path = _path(grant.path, here, find)
+        if grant.path.partition("/")[0] in _OWN_OF_VAULT:
+            find(here, f"{quoted(grant.path)} is Vault's own", "name a secrets engine's path")
+        if str(path) in paths:
+            find(here, f"{quoted(grant.path)} stands here twice", "write its capabilities once")
+        paths[str(path)] = path
+        rules.append(Rule(str(path), tuple(sorted(set(grant.capabilities))), {"*": ()}))
+    return _with_placeholders(render(merge(rules)), paths.values())
+
+
+def _with_placeholders(text: str, paths: Iterable[Template]) -> Template:
+    """Make the names in the paths placeholders again; every other brace is HCL's own."""
+    literals, names = [""], []
+    quoted_paths = {f'path "{path}" {{': path for path in paths}
+    for line in text.splitlines(keepends=True):
+        path = quoted_paths.get(line.rstrip("\n"))
+        if path is None:
+            literals[-1] += line
+            continue
+        literals[-1] += f'path "{path.literals[0]}'
+        for name, literal in zip(path.names, path.literals[1:], strict=True):
+            names.append(name)
+            literals.append(literal)
+        literals[-1] += '" {\n'
+    return Template(tuple(literals), tuple(names))
 
 
 def _pki(name: str, given: PkiSchema, find: Find) -> EntitlementTemplate:

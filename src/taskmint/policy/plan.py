@@ -70,6 +70,7 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
         database_roles=_database_roles(definitions),
         issuing_roles=_issuing_roles(definitions),
         task_roles=_task_roles(definitions),
+        writes_policies=any(item.acl is not None for item in entitlements_of(definitions)),
         needs={definition.name: _need(definition) for definition in definitions},
         definition_of={item.token_role: item.name for item in definitions},
         mounts=engine_mounts(definitions),
@@ -141,7 +142,8 @@ def _hand_role(definition: EnumeratedDefinition, entitlement: Entitlement) -> To
     life = min(longest, _duration(ttl)) if isinstance(ttl, str) else longest
     return TokenRole(
         name=entitlement.path.rpartition("/")[2],
-        policies=(policy,),
+        policies=() if entitlement.acl is not None else (policy,),
+        policies_glob=None if entitlement.acl is None else f"{policy}.*",
         orphan=False,
         period=min(definition.dead_man, life),
         explicit_max_ttl=life,
@@ -218,7 +220,7 @@ def _task_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[TaskDataba
     found: dict[str, TaskDatabaseRole] = {}
     for definition in definitions:
         for entitlement in entitlements_of((definition,)):
-            if (role := entitlement.ephemeral) is not None:
+            if (role := entitlement.ephemeral) is not None and entitlement.acl is None:
                 found[role.path] = TaskDatabaseRole(
                     entitlement.mount,
                     str(role.body["db_name"]),

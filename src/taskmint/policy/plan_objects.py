@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Literal, TypeAlias
 
-from taskmint.model.scope import EntitlementKind, Json, ProofLevel
+from taskmint.model.scope import ACL_POLICIES, EntitlementKind, Json, ProofLevel
 
 from .acl import Rule
-from .names import DATABASE_PREFIX
+from .names import DATABASE_PREFIX, HAND_PREFIX
 from .plan_rules import CONNECTION_PROBE_PREFIX, PROBE_PREFIX
 from .predicate import Predicate
 
@@ -20,7 +20,7 @@ AuthMethod: TypeAlias = Literal["jwt", "cert", "approle", "token"]
 @dataclass(frozen=True, slots=True)
 class PlanSettings:
     """
-    How the daemon logs in.
+    How the daemon logs in, and in which namespace; none is Vault's root.
 
     `audience` is what the daemon's own JWT-SVID is asked for; `mount` is below auth/. JWT auth
     and cert auth without `spiffe_id`, and a token from a file, leave the plan without an auth role.
@@ -31,6 +31,7 @@ class PlanSettings:
     mount: str = "jwt"
     role: str = "taskmint"
     spiffe_id: str | None = None
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class TokenRole:
     period: timedelta
     explicit_max_ttl: timedelta
     num_uses: int = 0
+    policies_glob: str | None = None  # of policies that exist for one task
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ class Plan:
     database_roles: tuple[DatabaseRole, ...]
     issuing_roles: tuple[IssuingRole, ...]
     task_roles: tuple[TaskDatabaseRole, ...]
+    writes_policies: bool
     needs: Mapping[str, Need]
     definition_of: Mapping[str, str]
     mounts: frozenset[str]
@@ -174,7 +177,10 @@ class Plan:
     @property
     def task_object_places(self) -> frozenset[tuple[str, str]]:
         """Where objects are written that exist for one task, and how their names begin there."""
-        return frozenset((f"{role.mount}/roles", DATABASE_PREFIX) for role in self.task_roles)
+        places = {(f"{role.mount}/roles", DATABASE_PREFIX) for role in self.task_roles}
+        if self.writes_policies:
+            places.add((ACL_POLICIES, HAND_PREFIX))
+        return frozenset(places)
 
     @property
     def longest_life(self) -> timedelta:

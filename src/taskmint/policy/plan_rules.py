@@ -7,9 +7,9 @@ from typing import Final
 
 from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
 
-from .acl import Rule
+from .acl import Capability, Rule, Values
 from .enumerate import EnumeratedDefinition
-from .names import DATABASE_PREFIX
+from .names import DATABASE_PREFIX, HAND_PREFIX
 
 PROBE_PREFIX: Final = "taskmint-probe-"
 # Of a role that exists for one task nothing is left when it is probed: its connection has a probe.
@@ -53,11 +53,13 @@ def task_rules(definitions: Iterable[EnumeratedDefinition]) -> dict[str, tuple[R
 
 def _mint_rule(entitlement: Entitlement) -> Rule:
     path = entitlement_path(entitlement)
-    if entitlement.ephemeral is not None:
+    if entitlement.kind is EntitlementKind.DATABASE:
         return Rule(f"{path}.*", ("read",), {})
     if entitlement.method == "GET":
         return Rule(path, ("read",), {})
-    parameters = {name: (value,) for name, value in entitlement.body.items()}
+    parameters: dict[str, Values] = {name: (value,) for name, value in entitlement.body.items()}
+    if entitlement.acl is not None:
+        parameters["policies"] = (f"{entitlement.body['policies']}.*",)
     # An engine that knows whether a thing exists asks for `create` when it does not.
     return Rule(path, ("create", "update"), parameters, tuple(sorted(parameters)))
 
@@ -99,17 +101,25 @@ def ephemeral_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
     Statements go as lists, which the server compares as a whole; a `*` would mean nothing there
     (decisions.md 7). A role that exists cannot be changed. What bears such a name may be listed and
     deleted, also after the policy has forgotten its definition; the server takes the longest rule.
+
+    Of a policy's text the server can pin the beginning only, up to the first parameter that is no
+    enum. So this is self-grant, and stays inside a namespace of its own (planning.py).
     """
     rules: dict[str, Rule] = {}
     for entitlement in entitlements_of(definitions):
-        if (role := entitlement.ephemeral) is None:
+        if (first := entitlement.ephemeral) is None:
             continue
-        fields = {name: (value,) for name, value in role.body.items()}
-        path, required = f"{role.path}.*", tuple(sorted(fields))
-        rules[path] = Rule(path, ("create", "delete"), fields, required)
-        names = f"{entitlement.mount}/roles"
+        fields = {name: (value,) for name, value in first.body.items()}
+        path, required = f"{first.path}.*", tuple(sorted(fields))
+        # An ACL policy is written by `update`, whether it exists or not.
+        writes: tuple[Capability, ...] = ("create", "delete")
+        if entitlement.acl is not None:
+            writes = ("delete", "update")
+        rules[f"{path} {first.body}"] = Rule(path, writes, fields, required)
+        names = first.path.rpartition("/")[0]
         rules[names] = Rule(names, ("list",), {})
-        whole = f"{names}/{DATABASE_PREFIX}*"
+        prefix = DATABASE_PREFIX if entitlement.acl is None else HAND_PREFIX
+        whole = f"{names}/{prefix}*"
         rules[whole] = Rule(whole, ("delete",), {})
     return list(rules.values())
 

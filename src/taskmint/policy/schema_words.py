@@ -66,6 +66,7 @@ ConnectionName = Annotated[
     Text,
     FullMatch(r"[A-Za-z0-9_-]{1,64}", "write the connection's name alone"),
 ]
+Capability = Annotated[Literal["create", "read", "update", "delete", "list"], FromText]
 VaultName = Annotated[
     Text,
     FullMatch(r"[a-z0-9][a-z0-9._-]{0,127}", "write the name as Vault keeps it: lower-case"),

@@ -14,7 +14,7 @@ from taskmint.yaml_model import (
     refusal,
 )
 
-from .schema_words import ConnectionName, MountPath, Sentence, SmallCount, VaultName
+from .schema_words import Capability, ConnectionName, MountPath, Sentence, SmallCount, VaultName
 
 _Proof = Annotated[Literal["lease", "login", "sessions"], FromText]
 
@@ -54,12 +54,27 @@ class DatabaseSchema(YamlModel):
     proof: _Proof = "login"
 
 
-class TokenSchema(YamlModel):
-    """A second Vault token for the caller, with one policy of its own."""
+class PathSchema(YamlModel):
+    """What the policy of one task's token allows at one path."""
 
-    policy: VaultName
+    path: Text
+    capabilities: Annotated[tuple[Capability, ...], NonEmpty]
+
+
+class TokenSchema(YamlModel):
+    """A second Vault token for the caller, with a policy that stands or one for the task alone."""
+
+    policy: VaultName | None = None
+    paths: tuple[PathSchema, ...] = ()
     ttl: Duration | None = None
     num_uses: SmallCount | None = None
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> "TokenSchema":
+        """It stands, or it is written for the task; a token with both would have two."""
+        if (self.policy is None) == (not self.paths):
+            raise refusal("takes policy or paths", "write the one that is meant")
+        return self
 
 
 class PkiSchema(YamlModel):

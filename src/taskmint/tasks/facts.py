@@ -132,7 +132,9 @@ def scope_facts(scope: Scope) -> dict[str, Json]:
 
 
 def _entitlement_facts(item: Entitlement) -> dict[str, Json]:
+    acl: dict[str, Json] = {} if item.acl is None else {"acl": item.acl}
     return {
+        **acl,
         "kind": item.kind.value,
         "mount": item.mount,
         "path": item.path,
@@ -181,6 +183,7 @@ def _read_entitlement(name: str, facts: Mapping[str, Any]) -> Entitlement:
         revocable=facts["revocable"],
         ceiling=_span(facts["ceiling_seconds"]),
         key_field=KeyField(field) if (field := facts.get("key_field")) else None,
+        acl=facts.get("acl"),
     )
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from taskmint.model.scope import Json
+from taskmint.model.task_id import parse_revision_name
 from taskmint.policy.names import DATABASE_PREFIX
 from taskmint.policy.plan_objects import Plan
 
@@ -67,6 +68,8 @@ def stale(plan: Plan, live: Live) -> Iterator[tuple[str, str, str]]:
     """Yield (kind, name, path) of what bears our name and is not in the plan."""
     planned = {name.lower() for name in plan.policies}
     ours = {name for name in live.policy_names if name.startswith(OURS)}
+    if plan.writes_policies:  # those of single tasks come and go; `standing` looks at them
+        ours = {name for name in ours if parse_revision_name(name.rpartition(".")[2]) is None}
     for name in sorted(ours - planned):
         yield "policy", name, f"sys/policies/acl/{name}"
     for name in sorted(live.token_role_names - plan.token_roles.keys()):

@@ -84,7 +84,7 @@ def role_fields(role: TokenRole) -> dict[str, Json]:
     policies: list[Json] = [*sorted(name.lower() for name in role.policies)]
     return {
         "allowed_policies": policies,
-        "allowed_policies_glob": [],
+        "allowed_policies_glob": [] if role.policies_glob is None else [role.policies_glob],
         "disallowed_policies": [],
         "disallowed_policies_glob": [],
         "allowed_entity_aliases": [],
