@@ -59,6 +59,7 @@ class FakeVault:
     stubborn: bool = False
     not_ready: str | None = None
     sessions: int = 0
+    undroppable: int = 0
     unlisted: int = 0  # how often a certificate is not on the revocation list yet
     certificates_end: datetime = _NEVER
     bodies: dict[str, dict[str, Json]] = field(default_factory=dict)  # what was minted with
@@ -182,7 +183,7 @@ class FakeVault:
         await self._called("probe")
         seen = self.sessions
         self.sessions = max(0, seen - 1)
-        return ProbeResult(sessions=seen, roles=0)
+        return ProbeResult(sessions=seen, roles=self.undroppable)
 
     async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
         """Say no as often as told, then yes."""

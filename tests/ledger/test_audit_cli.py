@@ -131,6 +131,7 @@ async def test_show_tells_the_whole_story(tmp_path: Path) -> None:
         "ended_at": "2026-11-21T12:00:03.000000Z",
         "cause": "succeeded",
         "revoked_at": "2026-11-21T12:00:04.000000Z",
+        "disabled": None,
         "lived_seconds": 42.5,
         "revocation_seconds": 0.0125,
     }

@@ -185,6 +185,18 @@ async def test_p5_sessions_are_probed_until_none_is_counted() -> None:
         assert world.vault.calls.count("probe") == 3
 
 
+async def test_p5_an_account_that_cannot_be_dropped_is_disabled_and_said() -> None:
+    """P5: the third verdict: no login, no session, a name that is left; the ledger counts it."""
+    world = World()
+    world.vault.undroppable = 1
+    async with world.running(REPORT.replace("proof: login", "proof: sessions")) as service:
+        view = await service.start(caller(), ask(), None)
+        ended = await service.end(caller(), view.id, EndCause.SUCCEEDED, WAIT)
+
+        assert ended.state is TaskState.REVOKED
+        assert world.ledger.entries[-1].facts["disabled"] == 1
+
+
 async def test_p7_a_full_ledger_does_not_stop_a_revocation() -> None:
     """P7: revocation goes on from memory; the rows are written when the ledger takes them."""
     world = World()

@@ -157,6 +157,45 @@ async def test_a_session_that_slips_in_is_ended_by_the_probe(
                 pass
 
 
+async def test_p5_a_client_that_reconnects_in_a_loop_is_proven_out(
+    client: VaultClient, ground: Ground, task: Task
+) -> None:
+    """P5: logins that raced with the revocation (decisions.md 4) are counted until none is."""
+    login, user = login_of(task, ground.postgres), str(task[2].user_name)
+    opened = (
+        "SELECT count(*) FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid "
+        f"WHERE a.usename = '{user}' OR (a.usesysid IS NOT NULL AND r.oid IS NULL)"
+    )
+
+    async def hammer() -> None:
+        while True:
+            await query(login, "SELECT pg_sleep(30)")
+
+    hammering = [asyncio.create_task(hammer()) for _ in range(6)]
+    try:
+        async with asyncio.timeout(20):
+            while await ground.postgres.sql(opened) < ("4",):
+                await asyncio.sleep(0.05)
+        lease = task[2].revocable
+        assert lease is not None
+        await client.revoke(lease)
+        async with asyncio.timeout(20):
+            while (await client.probe(task[0], ground.warehouse())).sessions:
+                pass
+        assert await ground.postgres.sql(opened) == ("0",)
+        assert (await query(login, "SELECT 1")).status == 2
+    finally:
+        for one in hammering:
+            one.cancel()
+        await asyncio.gather(*hammering, return_exceptions=True)
+
+
+async def test_the_account_that_revokes_is_no_superuser(ground: Ground) -> None:
+    """What all of this was run as: CREATEROLE and pg_signal_backend, nothing else."""
+    asked = "SELECT rolsuper, rolcreaterole, rolbypassrls FROM pg_roles WHERE rolname = 'vault'"
+    assert await ground.postgres.sql(asked) == ("f|t|f",)
+
+
 async def test_a_later_revision_of_the_task_goes_on(client: VaultClient, ground: Ground) -> None:
     """The probe of one revision leaves the sessions of the next alone, though they share a name."""
     request = token_request()
@@ -202,6 +241,10 @@ def test_lints_name_what_keeps_an_account() -> None:
         'GRANT SELECT, TEMPORARY ON DATABASE orders TO "{{name}}"',
         'GRANT ALL ON orders TO "{{name}}"',
         'GRANT orders_ro TO "{{name}}" WITH ADMIN OPTION',
+        'ALTER TABLE orders OWNER TO "{{name}}"',
+        'CREATE SCHEMA AUTHORIZATION "{{name}}"',
+        'GRANT EXECUTE ON FUNCTION lo_create(oid) TO "{{name}}"',
+        'GRANT pg_write_server_files TO "{{name}}"',
     ):
         problems = list(lint_creation([POSTGRESQL_CREATION, statement]))
         assert len(problems) == 1, statement

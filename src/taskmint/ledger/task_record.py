@@ -24,7 +24,8 @@ class TaskRecord:
     """
     One task, as the ledger tells it. None: it did not come to that, or no row says.
 
-    `user_names` and `serials` are what others see of it, of all its revisions.
+    `disabled` counts database accounts that are left without login, for the database's owner to
+    drop. `user_names` and `serials` are what others see of it, of all its revisions.
 
     `lived_seconds` counts from the intent to the end, `revocation_seconds` from the end to the
     proof. Purged texts read `[purged]`.
@@ -50,6 +51,7 @@ class TaskRecord:
     ended_at: str | None
     cause: str | None
     revoked_at: str | None
+    disabled: int | None
     lived_seconds: float | None
     revocation_seconds: float | None
 
@@ -87,6 +89,7 @@ def task_record(rows: Sequence[StoredRow]) -> TaskRecord:
         ended_at=ended,
         cause=_text(ending.get("cause") or proof.get("cause")),
         revoked_at=revoked,
+        disabled=left_over if isinstance(left_over := proof.get("disabled"), int) else None,
         lived_seconds=_number(proof.get("lifetime_seconds")) or _between(first.row.body.at, ended),
         revocation_seconds=_number(proof.get("revocation_seconds")) or _between(ended, revoked),
     )

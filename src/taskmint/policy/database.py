@@ -132,6 +132,12 @@ _CREATION_MUST_NOT: Final = (
     (r"\bGRANT\s+(?:[\w, ]*\b)?(?:CREATE|TEMP|TEMPORARY)\b", "lets the task own things: {}"),
     (r"\bGRANT\s+ALL\b", "grants ALL, and with it the right to own things"),
     (r"\bWITH\s+(?:ADMIN|GRANT)\b", "lets the task hand on rights: {}"),
+    (r"\b(?:OWNER\s+TO|AUTHORIZATION)\b", "makes the task an owner: {}"),
+    (r"\blo_(?:creat|create|from_bytea|import)\b", "lets the task own large objects: {}"),
+    (
+        r"\bpg_(?:execute_server_program|(?:read|write)_server_files|signal_backend|maintain)\b",
+        "gives {}, which reaches beyond the database's tables",
+    ),
 )
 _REVOCATION_NEEDS: Final = (
     (r"\bNOLOGIN\b", "never disables the login: while DROP ROLE fails, the account works on"),

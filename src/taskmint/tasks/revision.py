@@ -55,8 +55,14 @@ class Revision:
     warned: bool = False
     renew_at: float = NEVER
     overlap_until: float = NEVER
-    disabled: int = 0
+    # By entitlement: accounts that cannot log in any more and could not be dropped either.
+    left_disabled: dict[str, int] = field(default_factory=dict)
     shadow: Shadowed | None = None  # until it is in the ledger; a restart does without
+
+    @property
+    def disabled(self) -> int:
+        """How many accounts are left without login."""
+        return sum(self.left_disabled.values())
 
     def move(self, following: RevisionState) -> None:
         """Go to another state, as the table in model/state.py allows."""

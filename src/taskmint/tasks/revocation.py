@@ -98,10 +98,18 @@ class Revoker:
 
         async def attempt() -> bool:
             result: ProbeResult = await self._vault.probe(request, held.entitlement)
-            revision.disabled = result.roles
+            revision.left_disabled[held.entitlement.name] = result.roles
             return result.sessions == 0
 
         await self._persist(task, held.entitlement.mount, "sessions still open", attempt)
+        if left := revision.left_disabled[held.entitlement.name]:
+            self._log.warning(
+                "account_disabled_not_dropped",
+                task=task.id,
+                mount=held.entitlement.mount,
+                user=held.user_name,
+                accounts=left,
+            )
 
     async def _until_listed(self, task: Task, held: Held, serial: str) -> None:
         async def attempt() -> bool:
