@@ -18,6 +18,7 @@ from .config_values import (
     AbsolutePath,
     ClassName,
     Count,
+    GroupName,
     Label,
     LoopbackListener,
     MountPath,
@@ -221,7 +222,7 @@ class ApproverSettings(YamlModel):
     """One person: what they sign with, and what else is them."""
 
     keys: AbsolutePath | None = None
-    groups: tuple[PrincipalName, ...] = ()
+    groups: tuple[GroupName, ...] = ()
     uids: tuple[UserId, ...] = ()
     spiffe_ids: tuple[WorkloadId, ...] = ()
 

@@ -132,12 +132,11 @@ Count = Annotated[Integer, Field(ge=1, le=1_000_000)]
 
 
 UserId = Annotated[Integer, Field(ge=0, le=2**32 - 2)]
-PrincipalName = Annotated[
-    str,
-    FullMatch(
-        "[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", "write a name as policies do, without user: or group:"
-    ),
-]
+_PRINCIPAL: Final = FullMatch(
+    "[A-Za-z0-9][A-Za-z0-9._@-]{0,127}", "write a name as policies do, without user: or group:"
+)
+PrincipalName = Annotated[str, _PRINCIPAL]
+GroupName = Annotated[Text, _PRINCIPAL]
 WebhookAddress = Annotated[Text, AfterValidator(_webhook_address)]
 NodeId = Annotated[Text, AfterValidator(_node_id)]
 TrustDomain = Annotated[Text, AfterValidator(_trust_domain)]

@@ -300,3 +300,37 @@ def test_an_unreadable_file_is_a_config_error() -> None:
     """Not a traceback."""
     assert len(found("a: [", ENV)) == 1
     assert found("[]", ENV) == ["c.yaml:1:1: must be a mapping; write key: value pairs"]
+
+
+def test_approvers_and_notices_are_read() -> None:
+    """People by name; a webhook comes with its key, a command with the path of a program."""
+    config = load(
+        f"{MINIMAL}approvals: {{approvers: {{ann@example.org: {{keys: /a.json, groups: [leads], "
+        "uids: [7], spiffe_ids: ['spiffe://example.org/ann']}}}\n"
+        "notices: {webhook: 'https://chat.example.org/x?y=1', webhook_key_file: /k, "
+        "command: [/bin/tell, them]}\n"
+    )
+    ann = config.approvals.approvers["ann@example.org"]
+
+    assert (ann.keys, ann.groups, ann.uids) == ("/a.json", ("leads",), (7,))
+    assert ann.spiffe_ids == ("spiffe://example.org/ann",)
+    assert config.notices.command == ("/bin/tell", "them")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("notices: {webhook: 'https://a/x'}", "belong together"),
+        ("notices: {webhook: 'http://a/x', webhook_key_file: /k}", "would be sent in clear"),
+        ("notices: {webhook: 'ftp://a/x', webhook_key_file: /k}", "must be https"),
+        ("notices: {command: [tell]}", "begins with the path of a program"),
+        ("approvals: {approvers: {'group:a': {}}}", "write a name as policies do"),
+        ("approvals: {approvers: {ann: {groups: ['a b']}}}", "write a name as policies do"),
+        ("approvals: {approvers: {ann: {spiffe_ids: [x]}}}", "spiffe://"),
+    ],
+)
+def test_approvers_and_notices_that_will_not_do(text: str, problem: str) -> None:
+    """Each is found, with what to write."""
+    (finding,) = found(f"{MINIMAL}{text}\n")
+
+    assert problem in finding

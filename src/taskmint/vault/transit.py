@@ -78,6 +78,12 @@ class Transit:
                 transport, self.token, lambda verb, asked, _: (verb, asked) == (method, path)
             )
             reply = await door.request(method, f"/v1/{path}", json=body)
+        if reply.meaning is Meaning.DENIED:
+            raise BackendFailed(
+                Code.VAULT_ERROR,
+                f"Vault does not permit {what} with this token",
+                fix="log in again, or ask for a policy as in docs/approvals.md",
+            )
         if reply.meaning is not Meaning.DONE:
             raise failure(reply, what)
         return reply
