@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,16 +19,18 @@ from taskmint.devstack.process import StackError
 from . import identity
 from .audit import AuditTail, ListsDiffer
 from .cold_start import cold_start
-from .ground import Ground
+from .ground import POSTGRES, Ground
 from .judge import Results, verdicts
 from .load import LoadFailed
 from .report import as_json, lines
 from .rounds import checked_lists, measured
+from .scopes import measured_scopes
 from .section import Measure, Section
 from .sizes import FULL, QUICK, Sizes
 from .upkeep import CommandFailed, idle_memory, live_memory, wrapped
 
 TASKS: Final = "tasks"
+SCOPES: Final = "scopes"
 SECTIONS: Final[Mapping[str, Measure]] = {"identity": identity.measure}
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell has it
@@ -42,10 +44,13 @@ def main() -> int:
         "--output", type=Path, default=Path("bench.json"), help="default: bench.json"
     )
     parser.add_argument(
-        "--only", choices=[TASKS, *SECTIONS], action="append", help="repeat it for more; all else"
+        "--only",
+        choices=[TASKS, SCOPES, *SECTIONS],
+        action="append",
+        help="repeat it for more; all else",
     )
     options = parser.parse_args()
-    chosen = options.only or [TASKS, *SECTIONS]
+    chosen = options.only or [TASKS, SCOPES, *SECTIONS]
     sizes = QUICK if options.quick else FULL
     began = time.monotonic()
 
@@ -58,7 +63,10 @@ def main() -> int:
             for name, measure in SECTIONS.items()
             if name in chosen
         }
-        results, found = asyncio.run(_run(sizes, tell)) if TASKS in chosen else (None, {})
+        results: Results | None = None
+        found: dict[str, Any] = {}
+        if TASKS in chosen or SCOPES in chosen:
+            results, found = asyncio.run(_run(sizes, chosen, sections, tell))
     except (StackError, ListsDiffer, LoadFailed, CommandFailed) as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
@@ -82,10 +90,23 @@ async def _section(
     return await measure(sizes)
 
 
-async def _run(sizes: Sizes, tell: Callable[[str], None]) -> tuple[Results, dict[str, Any]]:
+async def _run(
+    sizes: Sizes,
+    chosen: Sequence[str],
+    sections: dict[str, Section],
+    tell: Callable[[str], None],
+) -> tuple[Results | None, dict[str, Any]]:
     tell("starting OpenBao, PostgreSQL, the Workload API, the daemon and bao proxy")
     async with Ground.standing() as ground:
         audit = AuditTail(ground.stack.bao.audit_log)
+        if SCOPES in chosen:
+            tell(SCOPES)
+            sections[SCOPES] = await measured_scopes(
+                ground.load, ground.daemon_pid, audit, POSTGRES, sizes
+            )
+        if TASKS not in chosen:
+            return None, {}
+        audit.calls()
         tell("checking in the audit log that the arms ask the same")
         lists, words = await checked_lists(ground, audit)
         tell(f"memory without tasks, after {sizes.idle:g} s of silence")

@@ -18,6 +18,7 @@ from taskmint.devstack.executables import copied_interpreter
 from taskmint.devstack.openbao import bao_binary
 from taskmint.devstack.registration import Entry
 from taskmint.devstack.stack import Stack
+from taskmint.devstack.vault_setup import set_up_task_connection
 from taskmint.model.secret import Secret
 from taskmint.policy.names import hand_role, token_policy, token_role
 from taskmint.policy.plan import DAEMON_POLICY
@@ -26,6 +27,7 @@ from .arms import Kind
 from .load import Load
 from .measure import pid_of
 from .proxy import bao_proxy
+from .scope_definitions import definitions, kinds
 
 POSTGRES: Final = "postgres"
 TOKEN: Final = "token"
@@ -130,7 +132,8 @@ def _postmaster(stack: Stack) -> int:
 
 def _write(stack: Stack) -> Path:
     """Add our definitions, and raise the limits that a load generator would meet."""
-    (stack.paths.policy / "bench.yaml").write_text(_POLICY)
+    more = definitions(_BENCH_ID, f"{int(_DEAD_MAN.total_seconds())}s", f"creds/{_ROLE}", "tasks")
+    (stack.paths.policy / "bench.yaml").write_text(_POLICY + more)
     config: dict[str, Any] = json.loads(stack.paths.config.read_text())
     config["limits"] = {
         "tasks_per_identity": 10_000,
@@ -143,6 +146,8 @@ def _write(stack: Stack) -> Path:
 
 async def _set_up(stack: Stack) -> Secret[str]:
     """Apply the plan, and make the token that the peers use: the daemon's rights and two more."""
+    async with stack.admin() as bao:
+        await set_up_task_connection(bao, stack.postgres)
     await stack.apply()
     async with stack.admin() as bao:
         nothing = 'path "sys/health" { capabilities = ["read"] }'
@@ -173,5 +178,5 @@ def _where(stack: Stack, token: Secret[str]) -> dict[str, Any]:
         "daemon": str(stack.paths.task_socket),
         "workload_api": stack.workload_api.endpoint,
         "token": token.reveal(),
-        "kinds": [asdict(kind) for kind in KINDS],
+        "kinds": [asdict(kind) for kind in (*KINDS, *kinds(KINDS[0]))],
     }
