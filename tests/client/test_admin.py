@@ -33,6 +33,7 @@ def ready(status: str = "ready") -> dict[str, Any]:
         "revoking_tasks": 0,
         "backlog": {
             "mints_waiting": 3,
+            "approvals_waiting": 2,
             "revocations_unproven": 0,
             "oldest_unproven_seconds": 0.0,
             "unproven_at": {},
@@ -118,7 +119,7 @@ async def test_status_of_a_ready_daemon(admin: FakeAdmin) -> None:
     assert (code, err) == (0, "")
     assert re.search("^vault +ok$", out, re.MULTILINE)
     assert "2 live, 0 revoking" in out
-    assert "3 starts wait for Vault, 5 rows for the disk" in out
+    assert "3 starts wait for Vault, 5 rows for the disk, 2 requests for an approval" in out
     assert admin.asked == [("GET", "/v1/admin/status", "true")]
 
 

@@ -19,10 +19,23 @@ from taskmint.devstack.stack_files import DAEMON_ID
 from telemetry.test_alerts import DASHBOARD, RULES, RUNBOOK, dashboard_expressions, rule
 
 from e2e.conftest import Ground
-from e2e.ground import POLICY, Workload, admin
+from e2e.ground import Workload, admin
 
 pytestmark = pytest.mark.real
 
+EXTRA = """
+version: 1
+tasks:
+  extra-report:
+    owner: team-tests@example.org
+    class: batch
+    dead_man: 10s
+    who: [spiffe://example.org/ns/orders/sa/report]
+    deadline: {default: 5m, max: 30m}
+    ends: {deadline_only: true}
+    scope:
+      warehouse: {secret: {mount: database, path: creds/orders-ro-eu, proof: login}}
+"""
 PROMETHEUS_OWN = {"instance", "job", "le"}
 
 
@@ -184,10 +197,9 @@ async def test_an_alert_is_resolved_by_what_doctor_says(
     3. Applied: nothing fires and doctor has nothing to mend.
     """
     policy = stack.paths.policy / "extra.yaml"
-    text = POLICY.replace("e2e-", "extra-")
     try:
         # 1.
-        policy.write_text(text.replace("owner:", "ovner:", 1))
+        policy.write_text(EXTRA.replace("owner:", "ovner:", 1))
         policy.chmod(0o644)
         daemon.signal(signal.SIGHUP)
         await until_fires(stack, "TaskmintPolicyRefused", fires_now=True)
@@ -196,7 +208,7 @@ async def test_an_alert_is_resolved_by_what_doctor_says(
         assert any("extra.yaml:" in one["what"] and "ovner" in one["what"] for one in found)
         assert any("owner" in one["fix"] for one in found)
         # 2.
-        policy.write_text(text)
+        policy.write_text(EXTRA)
         assert (await admin(stack, "reload"))[0] == 0
         await until_fires(stack, "TaskmintPolicyRefused", fires_now=False)
         await until_fires(stack, "TaskmintPlanNotApplied", fires_now=True)
@@ -208,7 +220,7 @@ async def test_an_alert_is_resolved_by_what_doctor_says(
         await stack.apply()
         await until_fires(stack, "TaskmintPlanNotApplied", fires_now=False)
         assert await doctor(stack) == (0, [])
-        await workload.end(await workload.start("extra-brief"))
+        await workload.end(await workload.start("extra-report"))
     finally:
         policy.unlink()
         await admin(stack, "reload")

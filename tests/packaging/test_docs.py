@@ -108,3 +108,34 @@ def test_every_promise_stands_in_the_readme_with_its_limits() -> None:
 
     assert [int(number) for number, _, _ in rows] == list(range(1, 13))
     assert all(promise and limits for _, promise, limits in rows)
+
+
+def test_the_index_leads_to_every_page() -> None:
+    """docs/README.md names each page, and decisions/README.md each decision."""
+    for directory in (REPOSITORY / "docs", REPOSITORY / "docs" / "decisions"):
+        index = (directory / "README.md").read_text(encoding="utf-8")
+        for page in directory.glob("[!R]*.md"):
+            assert f"({page.name})" in index, page.name
+
+
+def test_the_threat_model_speaks_of_every_duty_and_limit() -> None:
+    """Attackers, a compromised daemon, root, what is not promised: each has its section."""
+    text = (REPOSITORY / "docs" / "threat-model.md").read_text(encoding="utf-8")
+
+    for heading in (
+        "Attackers", "A compromised daemon", "Root on the node", "What is not promised",
+        "Your duties",
+    ):  # fmt: skip
+        assert f"\n## {heading}\n" in text
+
+
+def test_a_decision_is_half_a_page() -> None:
+    """Why, what, and instead of what; in at most forty lines."""
+    for page in (REPOSITORY / "docs" / "decisions").glob("0*.md"):
+        lines = page.read_text(encoding="utf-8").splitlines()
+        assert [line for line in lines if line[:3] == "## "] == [
+            "## Why",
+            "## What",
+            "## Instead of",
+        ]
+        assert len(lines) < 40

@@ -71,6 +71,7 @@ class BacklogReply(BaseModel):
     """What waits: starts for Vault, revocations for their proof, rows for the disk."""
 
     mints_waiting: int
+    approvals_waiting: int
     revocations_unproven: int
     oldest_unproven_seconds: float
     unproven_at: dict[str, int]
@@ -114,7 +115,8 @@ class ReloadReply(BaseModel):
 
 def backlog_reply(figures: Figures, ledger_queue: int) -> BacklogReply:
     return BacklogReply(
-        mints_waiting=figures.mints_waiting,
+        mints_waiting=figures.waiting.mints,
+        approvals_waiting=figures.waiting.approvals,
         revocations_unproven=figures.unproven,
         oldest_unproven_seconds=round(figures.oldest_unproven, 3),
         unproven_at={mount: count for mount, count in figures.unproven_at.items() if count},

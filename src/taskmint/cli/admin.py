@@ -59,7 +59,7 @@ def status_text(reply: Mapping[str, Any]) -> str:
     components, backlog = reply["ready"]["components"], reply["backlog"]
     waiting = (
         f"{backlog['mints_waiting']} starts wait for Vault, {backlog['ledger_queue']} rows for the"
-        " disk"
+        f" disk, {backlog['approvals_waiting']} requests for an approval"
     )
     unproven = f"{backlog['revocations_unproven']} unproven"
     if backlog["revocations_unproven"]:

@@ -115,7 +115,12 @@ class Tasks:
             Read(
                 "taskmint_mints_waiting",
                 "Starts that wait for Vault.",
-                lambda: self._figures.mints_waiting,
+                lambda: self._figures.waiting.mints,
+            ),
+            Read(
+                "taskmint_approvals_waiting",
+                "Requests that wait for an approval.",
+                lambda: self._figures.waiting.approvals,
             ),
         )
 

@@ -15,7 +15,7 @@ from taskmint.ports import Clock
 
 from .approving import Approving
 from .ending import Ender
-from .figures import Figures, figures_of
+from .figures import Figures, Waiting, figures_of
 from .register import Register
 from .requests import Request
 from .task import EndedBy, Task
@@ -97,8 +97,8 @@ class Operators:
     def figures(self) -> Figures:
         """Count what there is."""
         unproven = self._register.admission.unproven
-        now = self._clock.boottime()
-        return figures_of(self._register, unproven, self._mints_waiting(), now)
+        waiting = Waiting(self._mints_waiting(), len(self._approving.waiting_now()))
+        return figures_of(self._register, unproven, waiting, self._clock.boottime())
 
     async def show(self, task_id: str) -> OperatorDetail:
         """Show one task, live or lately ended. Raises NotFound, Unavailable."""
