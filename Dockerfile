@@ -12,6 +12,7 @@ RUN python3 -m venv /opt/build \
     && /opt/taskmint/bin/python -m pip install --no-cache-dir --require-hashes \
         -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
+COPY docs/taskmint.1 docs/
 COPY src src
 RUN /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isolation \
         --wheel-dir dist . \

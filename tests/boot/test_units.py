@@ -206,17 +206,26 @@ def test_p7_a_full_disk_refuses_starts_and_still_revokes(
 def test_p9_the_journal_tells_the_story_and_no_secret(
     node: Node, machine: Machine, canaries: Canaries
 ) -> None:
-    """Each line is an object with an event; priorities are journald's; no secret is in it."""
+    """Lines are objects with fields beside; one task's story is found by its id; no secret is."""
     entries = events(machine)
-    ours = [entry for entry in entries if entry["_COMM"].startswith("python")]
+    ours = [entry for entry in entries if entry.get("SYSLOG_IDENTIFIER") == "taskmint"]
     lines = [json.loads(entry["MESSAGE"]) for entry in ours]
     started = {line["task"] for line in said(entries, "task_started")}
     revoked = {line["task"] for line in said(entries, "task_revoked")}
+    one = next(iter(started))
+    story = machine.run(f"journalctl --quiet --output=json TASKMINT_TASK={one}").stdout
 
     assert all({"timestamp", "level", "event"} <= line.keys() for line in lines)
+    assert [entry["TASKMINT_EVENT"] for entry in ours] == [line["event"] for line in lines]
     assert {entry["PRIORITY"] for entry in ours} >= {"4", "6"}
     assert started
     assert started - revoked == set()
+    told = [json.loads(line)["TASKMINT_EVENT"] for line in story.splitlines()]
+    assert [event for event in told if event.startswith("task_")] == [
+        "task_started",
+        "task_ending",
+        "task_revoked",
+    ]
     for place in ("journalctl --output=export", "cat /var/lib/taskmint/*"):
         text = machine.run(f"{place} | LC_ALL=C tr -cd '[:print:]'").stdout
         canaries.search_bytes(text.encode(), place)
