@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from taskmint.devstack.process import StackError
 
-from . import identity
+from . import identity, policy_cost
 from .audit import AuditTail, ListsDiffer
 from .cold_start import cold_start
 from .ground import POSTGRES, Ground
@@ -31,7 +31,10 @@ from .upkeep import CommandFailed, idle_memory, live_memory, wrapped
 
 TASKS: Final = "tasks"
 SCOPES: Final = "scopes"
-SECTIONS: Final[Mapping[str, Measure]] = {"identity": identity.measure}
+SECTIONS: Final[Mapping[str, Measure]] = {
+    "identity": identity.measure,
+    "policy": policy_cost.measure,
+}
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell has it
 

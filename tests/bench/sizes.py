@@ -15,11 +15,24 @@ class Sizes:
     live: int
     idle: float
     wrapped: int
+    definitions: int
 
 
 FULL: Final = Sizes(
-    name="full", rounds=7, tasks={1: 20, 8: 80, 32: 160}, live=1000, idle=30.0, wrapped=9
+    name="full",
+    rounds=7,
+    tasks={1: 20, 8: 80, 32: 160},
+    live=1000,
+    idle=30.0,
+    wrapped=9,
+    definitions=100_000,
 )
 QUICK: Final = Sizes(
-    name="quick", rounds=2, tasks={1: 2, 8: 8, 32: 32}, live=50, idle=2.0, wrapped=3
+    name="quick",
+    rounds=2,
+    tasks={1: 2, 8: 8, 32: 32},
+    live=50,
+    idle=2.0,
+    wrapped=3,
+    definitions=2_000,
 )

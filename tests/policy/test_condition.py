@@ -348,3 +348,27 @@ def test_only_the_facts_that_are_asked_for_are_read() -> None:
 
     assert load(REPORT).definitions["report"].fact_names == ()
     assert load(text).definitions["report"].fact_names == ("caller.uid", "now")
+
+
+def test_identical_conditions_are_compiled_once() -> None:
+    """In one load, whichever definition asks: one compiled expression and one environment."""
+    text = REPORT + REPORT.split("tasks:\n")[1].replace("report:", "other:")
+    policy = load(text.replace("deadline:", 'when: request.purpose != ""\n    deadline:'))
+    one, other = (policy.definitions[name].conditions[0] for name in ("report", "other"))
+
+    assert one is other
+
+
+def test_equal_texts_over_other_types_are_not_shared() -> None:
+    """A parameter of the same name may be a number here and a word there."""
+    word, number = "region: {enum: [eu, us]}", "region: {type: integer, min: 1, max: 9}"
+    when = "when: request.parameters.region != {}\n    deadline:"
+    other = REPORT.split("tasks:\n")[1].replace("report:", "other:").replace(word, number)
+    policy = load(
+        REPORT.replace("deadline:", when.format('"eu"'))
+        + other.replace("deadline:", when.format("7")).replace("ro-{region}", "other")
+    )
+
+    assert [policy.definitions[name].conditions[0].text[-2:] for name in ("report", "other")] == [
+        *('u"', " 7")
+    ]

@@ -401,3 +401,16 @@ def loaded(content: bytes) -> Policy | ConfigError:
         return load_policy([("f.yaml", content)], DEFAULT_CLASSES)
     except ConfigError as error:
         return error
+
+
+def test_definitions_keep_what_they_agree_in_once() -> None:
+    """Equal terms are one object: memory, and the processor's cache, grow with what differs."""
+    policy = load(REPORT + REPORT.split("tasks:\n")[1].replace("report:", "other:"))
+    one, other = (policy.definitions[name] for name in ("report", "other"))
+
+    assert one.ends is other.ends
+    assert one.bound is other.bound
+    assert one.limits is other.limits
+    assert one.identity is other.identity
+    assert one.parameters is other.parameters
+    assert one.entitlements is not other.entitlements

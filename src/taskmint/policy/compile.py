@@ -60,7 +60,8 @@ def compile_definition(
     if bench.findings or clocks is None:
         return None
     methods = schema.identity.methods
-    ends = compile_ends(schema, clocks.heartbeat)
+    one = around.commons.one
+    ends = one(compile_ends(schema, clocks.heartbeat))
     return Definition(
         name=name,
         description=schema.description or "",
@@ -68,21 +69,21 @@ def compile_definition(
         class_name=schema.class_,
         patterns=patterns,
         who=who,
-        identity=IdentityRule(frozenset(methods) if methods else None, schema.identity.token),
-        parameters=parameters,
-        policy_parameters=policy_parameters,
+        identity=one(IdentityRule(frozenset(methods) if methods else None, schema.identity.token)),
+        parameters=one(parameters),
+        policy_parameters=one(policy_parameters),
         windows=windows,
         conditions=conditions,
         approval=approval,
-        fact_names=fact_names(conditions, approval),
+        fact_names=one(fact_names(conditions, approval)),
         token_role=token_role(name),
         entitlements=tuple(with_clocks(each, clocks.dead_man, clocks.max) for each in entitlements),
-        dead_man=clocks.dead_man,
-        deadline_default=clocks.default,
-        deadline_max=clocks.max,
+        dead_man=one(clocks.dead_man),
+        deadline_default=one(clocks.default),
+        deadline_max=one(clocks.max),
         ends=ends,
         bound=bound_ends(ends),
-        limits=Limits(schema.limits.concurrent_per_identity, schema.limits.starts_per_minute),
+        limits=one(Limits(schema.limits.concurrent_per_identity, schema.limits.starts_per_minute)),
         file=bench.file,
         line=bench.line,
     )

@@ -8,7 +8,7 @@ a literal before a wildcard before `**`), so the order in the file never matters
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -96,7 +96,7 @@ def _check_literal(segment: str) -> None:
 class _Branch:
     """A node of the index: what may follow, and the pattern that ends here."""
 
-    literals: dict[str, "_Branch"] = field(default_factory=dict)
+    literals: dict[str, "_Branch"] | None = None
     one: "_Branch | None" = None
     rest: Pattern | None = None
     end: Pattern | None = None
@@ -143,6 +143,8 @@ def build_index(patterns: Iterable[Pattern]) -> tuple[WhoIndex, tuple[tuple[int,
 
 def _follow(branch: _Branch, segment: str) -> _Branch:
     if segment != ONE:
+        if branch.literals is None:
+            branch.literals = {}
         return branch.literals.setdefault(segment, _Branch())
     if branch.one is None:
         branch.one = _Branch()
@@ -159,7 +161,7 @@ def _walk(root: _Branch, segments: tuple[str, ...]) -> Match | None:
         while branch is not None and at < len(segments):
             if branch.rest is not None:
                 later.append((None, branch.rest, 0))
-            literal = branch.literals.get(segments[at])
+            literal = branch.literals.get(segments[at]) if branch.literals else None
             at += 1
             if literal is not None and branch.one is not None:
                 later.append((branch.one, None, at))

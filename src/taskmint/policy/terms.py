@@ -6,6 +6,7 @@ conditions, approval.
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import lru_cache
 from types import MappingProxyType
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -79,6 +80,7 @@ def compile_ends(schema: DefinitionSchema, heartbeat: timedelta | None) -> Ends:
     )
 
 
+@lru_cache(maxsize=1024)
 def bound_ends(ends: Ends) -> Mapping[BindKind | None, Ends]:
     """Narrow `bind` to one kind for each that may be asked for; silence takes the first."""
     asked: dict[BindKind | None, Ends] = {kind: replace(ends, bind=(kind,)) for kind in ends.bind}

@@ -1,7 +1,8 @@
 """Where a definition stands while it is compiled, what helps, and what was found wrong so far."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from taskmint.errors import Finding
 from taskmint.model.clocks import ClassClocks
@@ -9,6 +10,25 @@ from taskmint.yaml_document import Node, key_path
 from taskmint.yaml_model import place
 
 from .condition import Compiler
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Commons:
+    """
+    Equal parts of definitions, kept once for a load.
+
+    Most definitions agree in most of their terms: what they share stays in the processor's cache,
+    so that one of many is decided nearly as fast as one of few.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[type, Hashable], Any] = {}
+
+    def one(self, part: T) -> T:
+        """Return the first part that was equal to this one; parts must never change."""
+        known: T = self._known.setdefault((type(part), part), part)
+        return known
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +38,7 @@ class Surroundings:
     classes: Mapping[str, ClassClocks]
     host_labels: frozenset[str]
     conditions: Compiler
+    commons: Commons = field(default_factory=Commons)
 
 
 @dataclass(slots=True)
