@@ -18,5 +18,7 @@ settings.register_profile(
     derandomize=True,
     database=None,
     phases=(Phase.explicit, Phase.generate),
+    max_examples=40,
+    stateful_step_count=20,
 )
 settings.load_profile("gate")
