@@ -1,0 +1,195 @@
+"""What a mutation run found that no test held: each a small fact, stated."""
+
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from policy.asking import JOB, NOON, REPORT, asked, load
+from policy.test_entitlement import scope_of
+from taskmint.policy.access import terms_of, who_can
+from taskmint.policy.decide import decide_shadow
+from taskmint.policy.describe import describe
+from taskmint.policy.enumerate import enumerate_definitions
+from taskmint.policy.facts import aware
+from taskmint.policy.pattern import covers, parse_pattern
+from taskmint.policy.plan import plan_of
+from taskmint.policy.plan_objects import PlanSettings
+from taskmint.policy.template import Misplaced, parse_statement, parse_text, render_body
+
+EVERYTHING = """\
+version: 1
+tasks:
+  all:
+    description: One of each
+    owner: team-a
+    class: batch
+    who: ["spiffe://example.org/{job}", "spiffe://example.org/x/{job}"]
+    identity: {methods: [x509-svid, jwt-svid], token: process}
+    parameters: {e: {enum: [a, b]}, n: {type: integer, min: 1, max: 9}, b: {type: boolean},
+      s: {type: segment, max_length: 9}}
+    windows:
+      - {days: [mon], from: "22:00", to: "06:00", zone: UTC}
+      - {days: [tue, wed], from: "07:00", to: "08:00", zone: UTC}
+    when: [caller.uid > 0, request.purpose != ""]
+    approval: {from: ["group:a", "user:b"], quorum: 2, within: 1h, automatic: caller.uid > 9}
+    dead_man: 50s
+    deadline: {default: 4m, max: 20m}
+    ends: {bind: [peer, parent], connection: true, heartbeat: 30s, reprove: 5m, daemon_stop: revoke}
+    limits: {concurrent_per_identity: 3, starts_per_minute: 4}
+    scope:
+      w: {secret: {mount: m, path: "p/{e}", method: POST, proof: login,
+        body: {t: "{s}", l: [x, "{n}"], d: {k: 1, f: true}}}}
+"""
+
+
+def test_a_definition_is_described_whole() -> None:
+    """The digest is of this: what is left out here would change without anybody noticing."""
+    assert describe(load(EVERYTHING).definitions["all"]) == {
+        "description": "One of each",
+        "owner": "team-a",
+        "class": "batch",
+        "who": ["spiffe://example.org/{job}", "spiffe://example.org/x/{job}"],
+        "identity": {"methods": ["jwt-svid", "x509-svid"], "token": "process"},
+        "parameters": [
+            {"name": "e", "enum": ["a", "b"]},
+            {"name": "n", "type": "integer", "min": 1, "max": 9},
+            {"name": "b", "type": "boolean"},
+            {"name": "s", "type": "segment", "max_length": 9},
+        ],
+        "windows": ["mon 22:00-06:00 UTC", "tue,wed 07:00-08:00 UTC"],
+        "when": ["caller.uid > 0", 'request.purpose != ""'],
+        "approval": {
+            "from": ["group:a", "user:b"],
+            "quorum": 2,
+            "within": "1h",
+            "automatic": "caller.uid > 9",
+        },
+        "dead_man": "50s",
+        "deadline": {"default": "4m", "max": "20m"},
+        "ends": {
+            "bind": ["peer", "parent"],
+            "connection": True,
+            "heartbeat": "30s",
+            "reprove": "5m",
+            "daemon_stop": "revoke",
+        },
+        "limits": {"concurrent_per_identity": 3, "starts_per_minute": 4},
+        "scope": {
+            "w": {
+                "kind": "secret",
+                "mount": "m",
+                "path": "p/{e}",
+                "method": "POST",
+                "body": {"t": "{s}", "l": ["x", "{n}"], "d": {"k": 1, "f": True}},
+                "proof": "login",
+                "revocable": True,
+                "ceiling": None,
+                "key_field": None,
+            }
+        },
+    }
+
+
+def test_the_terms_name_every_way_window_and_approver() -> None:
+    """Joined as a person would."""
+    assert list(terms_of(load(EVERYTHING).definitions["all"])) == [
+        "proven by jwt-svid, x509-svid",
+        "within mon 22:00-06:00 UTC or tue,wed 07:00-08:00 UTC",
+        "when caller.uid > 0",
+        'when request.purpose != ""',
+        "approved by 2 of group:a, user:b",
+    ]
+
+
+@pytest.mark.parametrize("path", ["database/creds/ro-eu", "/database/creds/ro-eu/", "*/creds/*"])
+def test_a_path_is_asked_for_with_or_without_outer_slashes(path: str) -> None:
+    """Each request that it names is told once."""
+    found = [access.request for access in who_can(load(REPORT), path)]
+
+    assert found[0] == "GET database/creds/ro-eu"
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "expected"),
+    [
+        ("a/**", "a/b", True),
+        ("a/**", "a/b/c", True),
+        ("a/**", "a", False),
+        ("**", "a", True),
+        ("a/**", "a/**", True),
+        ("a/*", "a/b", True),
+        ("a/*", "a/b/c", False),
+        ("a/b", "a", False),
+        ("a", "a/b", False),
+        ("a/{n}", "a/*", False),
+        ("a/{n}", "a/{m}", True),
+        ("a/{n}", "a/b.c", False),
+        ("a/{n}", "a/b", True),
+        ("a/b", "a/*", False),
+    ],
+)
+def test_one_pattern_covers_another(wide: str, narrow: str, expected: bool) -> None:
+    """Whoever the second matches is matched by the first; `**` is for one segment or more."""
+    first, second = (parse_pattern(f"spiffe://x/{text}") for text in (wide, narrow))
+
+    assert covers(first, second) is expected
+    assert not covers(first, parse_pattern(f"spiffe://y/{narrow}"))
+
+
+@pytest.mark.parametrize("text", ["{", "}", "a } b", "a { b", "{{name}", "{name}}", "{{other}}"])
+def test_a_stray_brace_in_a_statement_is_refused(text: str) -> None:
+    """An opening one alone, and a closing one alone; the whole statement is quoted."""
+    with pytest.raises(ValueError, match="has a brace that is neither") as caught:
+        parse_statement(text)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["a/b", "", "{{name}}", "x" * 65])
+def test_a_value_alone_in_a_text_is_checked_as_well(value: str) -> None:
+    """It keeps its type, and must be a word all the same (P3)."""
+    with pytest.raises(Misplaced):
+        render_body(parse_text("{x}"), {"x": value})
+    assert render_body(parse_text("{x}"), {"x": 7}) == 7
+
+
+def test_a_time_keeps_its_zone_and_one_without_is_utc() -> None:
+    """Never the machine's own zone."""
+    elsewhere = datetime(2026, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+
+    assert aware(elsewhere) is elsewhere
+    assert aware(NOON.replace(tzinfo=None)) == NOON
+    assert aware(NOON.replace(tzinfo=None)).tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    ("more", "life", "period", "uses"),
+    [
+        ("", timedelta(minutes=31), timedelta(minutes=1), 0),
+        (", ttl: 10m, num_uses: 5", timedelta(minutes=10), timedelta(minutes=1), 5),
+        (", ttl: 2h", timedelta(minutes=31), timedelta(minutes=1), 0),
+        (", ttl: 30s", timedelta(seconds=30), timedelta(seconds=30), 0),
+        (", ttl: 200ms", timedelta(seconds=1), timedelta(seconds=1), 0),
+    ],
+)
+def test_a_token_for_the_caller_lives_no_longer_than_its_task(
+    more: str, life: timedelta, period: timedelta, uses: int
+) -> None:
+    """The deadline and the minute that token roles have beyond it; a whole second at least."""
+    policy = load(scope_of(f"token: {{policy: p{more}}}"))
+    role = plan_of(enumerate_definitions(policy), PlanSettings()).token_roles[
+        "taskmint-hand-report.warehouse"
+    ]
+
+    assert (role.explicit_max_ttl, role.period, role.num_uses) == (life, period, uses)
+    assert (role.policies, role.orphan) == (("p",), False)
+
+
+def test_a_shadow_is_of_the_same_policy() -> None:
+    """Its decision carries the digest of the policy that holds both."""
+    shadow = REPORT.split("tasks:\n")[1].replace("report:", "report.shadow:\n    shadow: true")
+    policy = load(REPORT + shadow)
+    decision = decide_shadow(policy, asked(who=JOB))
+
+    assert decision is not None
+    assert decision.policy_digest == policy.digest

@@ -1,0 +1,151 @@
+"""Findings and lints in full, as a person reads them: place, key, what is wrong, what to write."""
+
+import pytest
+
+from policy.asking import NOON, REPORT, findings, load
+from policy.test_entitlement import DATABASE, scope_of
+from policy.test_lint import with_line
+from taskmint.config import DEFAULT_CLASSES
+from taskmint.policy.lint import lint
+
+BRACES = (
+    "has a brace outside a placeholder like {name}; "
+    "braces enclose the name of a parameter or a captured segment"
+)
+ONE_SEGMENT = '"a/b" is more than one segment; write the role\'s name alone'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "pki: {mount: p, role: a/b, common_name: x, ttl: 1m}",
+            f"31: pki.role: {ONE_SEGMENT}",
+        ),
+        (
+            "pki: {mount: p, role: r, common_name: x, alt_names: ['{'], ttl: 1m}",
+            f'61: pki.alt_names: "{{" {BRACES}',
+        ),
+        ("ssh: {mount: s, role: a/b, operation: otp, ip: x}", f"31: ssh.role: {ONE_SEGMENT}"),
+        (
+            "ssh: {mount: s, role: '..', operation: otp, ip: x}",
+            (
+                '31: ssh.role: "creds/.." has an empty segment, a . or a ..; '
+                "write for example creds/orders-{region}"
+            ),
+        ),
+        (
+            "ssh: {mount: s, role: r, operation: sign, principals: ['{'], ttl: 1m}",
+            f'63: ssh.principals: "{{" {BRACES}',
+        ),
+        ("ssh: {mount: s, role: r, operation: otp, ip: '}'}", f'54: ssh.ip: "}}" {BRACES}'),
+        (
+            "ssh: {mount: s, role: r, operation: otp, ip: x, username: '{'}",
+            f'67: ssh.username: "{{" {BRACES}',
+        ),
+        (
+            DATABASE.replace("{{username}}", "{{{name}}}"),
+            (
+                '226: database.revocation[0]: "DROP ROLE \\"{{{name}}}\\"" has a brace that is '
+                "neither Vault's nor a placeholder's; double braces are Vault's, "
+                "single ones an enum's"
+            ),
+        ),
+        (
+            "secret: {mount: m, path: x, method: POST, body: {a: {b: '{'}}}",
+            f'65: secret.body.a.b: "{{" {BRACES}',
+        ),
+        (
+            "secret: {mount: m, path: x, method: POST, body: {a: [x, '}']}}",
+            f'65: secret.body.a[1]: "}}" {BRACES}',
+        ),
+    ],
+)
+def test_an_entitlement_that_will_not_do_is_told_in_one_sentence(text: str, expected: str) -> None:
+    """To the column."""
+    column, _, rest = expected.partition(": ")
+
+    assert findings(scope_of(text)) == [f"a.yaml:13:{column}: tasks.report.scope.warehouse.{rest}"]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "windows: [{starts: 2026-01-02T00:00:00Z, ends: 2026-01-01T00:00:00Z}]",
+            "15: windows[0]: ends before it starts, so it is never open; write starts before ends",
+        ),
+        (
+            "windows: [{from: '09:00', to: '11:00', zone: Mars}]",
+            (
+                '50: windows[0].zone: "Mars" is no time zone here; write an IANA name, such as '
+                "Europe/Berlin; without tzdata only UTC is known"
+            ),
+        ),
+        (
+            "approval: {from: [nobody], within: 1h}",
+            (
+                '23: approval.from[0]: "nobody" is no approver; '
+                "write group:NAME, user:NAME or a SPIFFE ID"
+            ),
+        ),
+        (
+            "approval: {from: ['user:a:b'], within: 1h}",
+            '23: approval.from[0]: "a:b" will not do; write group:NAME, user:NAME or a SPIFFE ID',
+        ),
+    ],
+)
+def test_a_term_that_will_not_do_is_told_in_one_sentence(line: str, expected: str) -> None:
+    """To the column."""
+    column, _, rest = expected.partition(": ")
+
+    assert findings(with_line(line)) == [f"a.yaml:8:{column}: tasks.report.{rest}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            REPORT.replace("version: 1", "version: 1\nowners: [team-a]"),
+            (
+                '4:1: tasks.report.owner: "team-orders@example.org" is not among the owners of '
+                "this policy; name a team of the list, or add this one to owners"
+            ),
+        ),
+        (
+            with_line("when: request.purpose != ''"),
+            (
+                "3:1: tasks.report.when: rests on what the caller claims, and on nothing else; "
+                "ask for something that is proven or configured as well: caller, now, host, history"
+            ),
+        ),
+        (
+            REPORT.replace("max: 30m", "max: 7h"),
+            (
+                "3:1: tasks.report.deadline.max: 7h is longer than class batch has, 6h; "
+                "shorten it, or choose the class that fits"
+            ),
+        ),
+        (
+            REPORT.replace("{region:", "{x: {type: boolean}, region:"),
+            (
+                "3:1: tasks.report.parameters.x: changes nothing; "
+                "remove it, or use it in scope or when"
+            ),
+        ),
+        (
+            REPORT.replace("ro-{region}", "{region}-{job}"),
+            (
+                "3:1: tasks.report.scope.warehouse: the server can hold a task to database/creds/+ "
+                "only, the daemon to the exact path; enums make the server's bound exact"
+            ),
+        ),
+        (
+            with_line("windows: [{starts: 2026-01-01T00:00:00Z, ends: 2026-12-02T12:00:00Z}]"),
+            "3:1: tasks.report.windows[0]: is past and never opens again; remove it",
+        ),
+    ],
+)
+def test_a_doubt_is_told_in_one_sentence(text: str, expected: str) -> None:
+    """With the line of its definition."""
+    assert [str(one) for one in lint(load(text), DEFAULT_CLASSES, NOON)] == [f"a.yaml:{expected}"]
