@@ -1,6 +1,7 @@
 """Certificates of tasks: how long they may live, what the ledger keeps, when they are gone."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -114,3 +115,21 @@ async def test_a_task_without_its_key_is_refused_before_anything_is_made() -> No
     assert caught.value.code is Code.PUBLIC_KEY_INVALID
     assert world.vault.calls == []
     assert world.ledger.events() == ["denied"]
+
+
+async def test_a_change_signs_the_same_key_again_or_another() -> None:
+    """A longer task re-issues: with the key that it sent at first, unless it sends another."""
+    world = World()
+    async with world.running(POLICY) as service:
+        view = await service.start(caller(), ask(), None)
+        await service.change(caller(), view.id, lambda before: before, None)
+        assert world.vault.bodies["web"]["csr"] == request()
+
+        keys = {**KEYS, "web": request("p384")}
+        await service.change(
+            caller(), view.id, lambda before: replace(before, public_keys=keys), None
+        )
+        assert world.vault.bodies["web"]["csr"] == request("p384")
+        ended = await service.end(caller(), view.id, EndCause.SUCCEEDED, WAIT)
+        assert ended.state is TaskState.REVOKED
+        assert world.vault.calls.count("is_listed") == 3
