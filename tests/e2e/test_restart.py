@@ -1,6 +1,10 @@
 """Restarts and crashes of the real daemon: adopted, or gone; never orphaned (P8)."""
 
 import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -41,20 +45,55 @@ async def test_p8_a_planned_restart_keeps_task_user_and_open_session(
         assert (await workload.query(task)).status == 2
 
 
+@contextmanager
+def told_to_revoke(stack: Stack, **more: str) -> Iterator[None]:
+    """Start daemons with `on_stop: revoke`, and more such settings, while inside."""
+    text = stack.paths.config.read_text()
+    config = json.loads(text) | {"on_stop": "revoke", **more}
+    stack.paths.config.write_text(json.dumps(config))
+    try:
+        yield
+    finally:
+        stack.paths.config.write_text(text)
+
+
 async def test_sigterm_revokes_when_told(stack: Stack, workload: Workload) -> None:
     """`on_stop: revoke`: nothing outlives the daemon, and it stops within its bound."""
-    text = stack.paths.config.read_text()
-    stack.paths.config.write_text(
-        text.replace('{\n  "node"', '{\n  "on_stop": "revoke",\n  "node"')
-    )
-    try:
+    with told_to_revoke(stack):
         async with stack.daemon() as daemon:
             task = await workload.start()
             assert (await workload.query(task)).status == 0
             assert await daemon.stop() == 0, daemon_log(daemon)[-20:]
         assert (await workload.query(task)).status == 2, daemon_log(daemon)[-20:]
-    finally:
-        stack.paths.config.write_text(text)
+
+
+async def test_p12_a_crash_during_the_stop_is_logged_and_shows_in_the_status(
+    stack: Stack, workload: Workload
+) -> None:
+    """Nobody reads a clean exit from a daemon whose own work has crashed while it stopped."""
+    with told_to_revoke(stack):
+        async with stack.daemon(TASKMINT_FAILPOINT="after_revoked:1:error") as daemon:
+            await workload.start()
+            assert await daemon.stop() == 1
+        said = [line["event"] for line in daemon_log(daemon)]
+        assert "background_work_crashed" in said[said.index("stopping") :]
+
+
+async def test_p4_a_stop_that_could_not_revoke_does_not_exit_with_0(
+    stack: Stack, workload: Workload
+) -> None:
+    """Vault is silent: the status says that credentials live on, and the next start ends them."""
+    with told_to_revoke(stack, shutdown_timeout="1s"):
+        async with stack.daemon() as daemon:
+            task = await workload.start()
+            stack.bao.signal(signal.SIGSTOP)
+            try:
+                assert await daemon.stop() == 1
+                assert (await workload.query(task)).status == 0
+            finally:
+                stack.bao.signal(signal.SIGCONT)
+            await daemon.start()
+            await until_refused(workload, task, timedelta(seconds=5))
 
 
 async def test_p5_offline_the_database_refuses_by_itself_when_vault_is_away(

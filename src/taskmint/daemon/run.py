@@ -7,6 +7,7 @@ Reading `run` is reading the boot. Nothing else in the project knows all the ada
 import asyncio
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from taskmint.api.metrics_listener import serving_metrics
 from taskmint.api.serving import require_c_parser, serving_http
 from taskmint.clock import SystemClock
 from taskmint.config import Config
-from taskmint.errors import Unavailable
+from taskmint.errors import Code, Unavailable
 from taskmint.failpoints import Failpoints
 from taskmint.identity.approvers import Approvers
 from taskmint.identity.believer import Believer
@@ -82,7 +83,8 @@ async def run(
         signals(running)  # before anybody can be served: a stop must never find us deaf
         # Taken down after the sockets: requests finish first, then tasks end or are left.
         stack.push_async_callback(
-            parts.service.stop,
+            _stop,
+            parts,
             revoke=revoke_on_stop or config.on_stop == "revoke",
             grace=config.shutdown_timeout,
         )
@@ -107,6 +109,24 @@ async def run(
         if config.metrics.listen is not None:
             await stack.enter_async_context(serving_metrics(config.metrics.listen, page))
         await running.until_stopped()
+
+
+async def _stop(parts: Parts, *, revoke: bool, grace: timedelta) -> None:
+    """
+    Take the tasks down.
+
+    Raises what crashed in the background until now; and Unavailable(vault_unavailable) when all
+    was to be revoked and that is not proven: whoever stops us must not take it for done.
+    """
+    late = await parts.service.stop(revoke=revoke, grace=grace)
+    if parts.crash.done():
+        parts.crash.result()
+    if revoke and late:
+        raise Unavailable(
+            Code.VAULT_UNAVAILABLE,
+            f"stopped, and {late} revocations were not proven in {grace.total_seconds():g} s",
+            fix="start the daemon, which goes on with them; else the dead-man interval ends them",
+        )
 
 
 async def _delegation(
@@ -195,7 +215,7 @@ async def _build(
             notifier=notices,
         ),
         from_config.task_settings(config, node, boot_id),
-        lambda error: None if crash.done() else crash.set_exception(error),
+        partial(_crashed, crash, log),
     )
     prover = Prover(
         workload_api,
@@ -249,6 +269,15 @@ def _tell_of(ledger: SqliteLedger, log: structlog.stdlib.BoundLogger) -> None:
     """A ledger that is new never passes in silence: the old one may have been taken away."""
     if ledger.created:
         log.warning("ledger_created", ledger=ledger.genesis)
+
+
+def _crashed(
+    crash: "asyncio.Future[None]", log: structlog.stdlib.BoundLogger, error: BaseException
+) -> None:
+    """The first is what the daemon goes down with; its words may hold what a log must not."""
+    log.error("background_work_crashed", error=type(error).__name__)
+    if not crash.done():
+        crash.set_exception(error)
 
 
 def _ledger_changed(log: structlog.stdlib.BoundLogger, reason: str | None) -> None:

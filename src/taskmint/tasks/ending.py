@@ -45,6 +45,10 @@ class Ender:
             self.begin_taking_back(task)
         # A task still minting is taken back by its start, which looks at `cause` when it is done.
 
+    def hurry(self) -> None:
+        """The daemon stops: see through what can be done now, leave the rest to the next start."""
+        self._revoker.hurry()
+
     def bound_ended(self, task: Task) -> None:
         """What the task is bound to has ended: its process, or everything in its unit."""
         unit = task.watch is not None and isinstance(task.watch.process, BoundUnit)
@@ -68,19 +72,26 @@ class Ender:
             self.take_back(task, revision),
             self._recorded(entries.revision_ending(task, revision, clock.utcnow(), why)),
         )
+        if not revision.is_gone():
+            return  # the next start goes on
         seconds = clock.boottime() - since
         await self._recorded(entries.revision_revoked(task, revision, clock.utcnow(), seconds))
         if task.lives():
             task.revisions.remove(revision)
 
     async def take_back(self, task: Task, revision: Revision) -> None:
-        """Take a revision back unless somebody does already; return when nothing of it is left."""
+        """
+        Take a revision back unless somebody does already; return when nothing of it is left, or,
+        while the daemon stops, when nothing but waiting is left to do.
+        """
         if revision.state is RevisionState.REVOKING or revision.is_gone():
-            await task.changed.until(revision.is_gone)
+            await task.changed.until(revision.is_settled)
             return
         revision.move(RevisionState.REVOKING)
-        await self._revoker.take_back(task, revision)
-        revision.move(RevisionState.REVOKED)
+        if await self._revoker.take_back(task, revision):
+            revision.move(RevisionState.REVOKED)
+        else:
+            revision.left = True
         task.changed.ring()
 
     async def _take_back(self, task: Task) -> None:
@@ -94,7 +105,9 @@ class Ender:
             self._recorded(entries.ending(task, at)),
         )
         # What a change was minting meanwhile is taken back by that change.
-        await task.changed.until(lambda: all(one.is_gone() for one in task.revisions))
+        await task.changed.until(lambda: all(one.is_settled() for one in task.revisions))
+        if not all(one.is_gone() for one in task.revisions):
+            return  # the next start goes on
         outside.failpoints.reach(Failpoint.AFTER_ENDING)
         now = outside.clock.boottime()
         task.revocation_seconds = now - task.ended

@@ -57,6 +57,7 @@ class Revision:
     overlap_until: float = NEVER
     # By entitlement: accounts that cannot log in any more and could not be dropped either.
     left_disabled: dict[str, int] = field(default_factory=dict)
+    left: bool = False  # to the next start, which waits until the server's clocks have ended it
     shadow: Shadowed | None = None  # until it is in the ledger; a restart does without
 
     @property
@@ -114,6 +115,10 @@ class Revision:
     def is_gone(self) -> bool:
         """Whether nothing of it is left, provably."""
         return self.state in {RevisionState.REVOKED, RevisionState.FAILED}
+
+    def is_settled(self) -> bool:
+        """Whether this daemon has nothing more to do for it."""
+        return self.left or self.is_gone()
 
     def next_due(self) -> float:
         """When something about it is to be looked at next."""

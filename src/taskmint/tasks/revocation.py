@@ -8,6 +8,7 @@ does not. What cannot be proven yet keeps the task `revoking`, visible and count
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -48,9 +49,14 @@ class Revoker:
         self._node = settings.node
         self._lanes = Lanes(PARALLEL_REVOCATIONS)
         self._unproven = unproven
+        self._hurried = asyncio.Event()
         self.attempts = Attempts()
 
-    async def take_back(self, task: Task, revision: Revision) -> None:
+    def hurry(self) -> None:
+        """The daemon stops: pauses between attempts end, and nothing waits for clocks alone."""
+        self._hurried.set()
+
+    async def take_back(self, task: Task, revision: Revision) -> bool:
         """
         Return when nothing the revision was given works any more, to the level each item promises.
 
@@ -62,6 +68,9 @@ class Revoker:
            before (decisions.md 2); revoking needs it no more, and a mint that comes late fails;
         5. a creating call went without an answer: revoking the token only queues what it owns,
            and without an id nothing can be looked up, so wait until the server's clocks end it.
+
+        False when the daemon stops before these have: then nothing but waiting is left to do, and
+        the next start does it.
         """
         await asyncio.gather(*(self._item(task, revision, held) for held in revision.held))
         self._failpoints.reach(Failpoint.AFTER_REVOKE_LEASE)
@@ -73,8 +82,9 @@ class Revoker:
                 *(self._until_deleted(task, revision, path) for path in sorted(revision.written))
             )
             self._failpoints.reach(Failpoint.AFTER_DELETE)
-        if revision.unheard_since is not None:
-            await self._outwait(revision, revision.unheard_since)
+        if revision.unheard_since is None:
+            return True
+        return await self._outwait(revision, revision.unheard_since)
 
     async def _item(self, task: Task, revision: Revision, held: Held) -> None:
         if held.revocable is None:
@@ -142,12 +152,23 @@ class Revoker:
             pause = FIRST_PAUSE_SECONDS
             while True:
                 # Jitter from half to one and a half, so that a returning Vault meets no herd.
-                await asyncio.sleep(pause * between(0.5, 1.5))
+                if await self._is_hurried(pause * between(0.5, 1.5)):
+                    pause = FIRST_PAUSE_SECONDS
                 if await self._tried(task, mount, problem, attempt):
                     return
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         finally:
             self._unproven[mount] -= 1
+
+    async def _is_hurried(self, seconds: float) -> bool:
+        """Pause; a stop that comes meanwhile ends the pause, and is told once."""
+        if self._hurried.is_set():
+            await asyncio.sleep(seconds)
+            return False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurried.wait()
+        return self._hurried.is_set()
 
     async def _tried(
         self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]
@@ -172,11 +193,13 @@ class Revoker:
             )
         return False
 
-    async def _outwait(self, revision: Revision, since: float) -> None:
+    async def _outwait(self, revision: Revision, since: float) -> bool:
         self._unproven[TOKENS] += 1
         try:
             lapses = since + (revision.scope.dead_man + UNHEARD_MARGIN).total_seconds()
-            while (left := lapses - self._clock.boottime()) > 0:  # noqa: ASYNC110 - waits for a clock
-                await asyncio.sleep(min(left, 1.0))
+            while (left := lapses - self._clock.boottime()) > 0:
+                if self._hurried.is_set() or await self._is_hurried(min(left, 1.0)):
+                    return False
         finally:
             self._unproven[TOKENS] -= 1
+        return True

@@ -319,15 +319,17 @@ class TaskService:
         for one in (*self._register, *self._requests):
             one.changed.ring()
 
-    async def stop(self, *, revoke: bool, grace: timedelta) -> None:
+    async def stop(self, *, revoke: bool, grace: timedelta) -> int:
         """
         Take no new task; end all, or those whose definition says so; drain for `grace`.
 
         What is not proven by then stays in the ledger as unfinished and is taken up at the
-        next start; the dead-man bounds it if there is none.
+        next start; the dead-man bounds it if there is none. Returns how much was cut short; what
+        only waits for the server's clocks is left at once, and not counted.
         """
         self._accepting = False
         self.hang_up()
+        self._ender.hurry()
         for task in self._register:
             if revoke or task.scope.ends.daemon_stop == "revoke":
                 self._ender.end(task, EndCause.DAEMON_STOPPED)
@@ -338,6 +340,7 @@ class TaskService:
         self.approving.close()
         for task in self._register:
             task.stop_watching()
+        return late
 
     # --- inside ----------------------------------------------------------------------------
 
