@@ -258,6 +258,12 @@ class MetricsSettings(YamlModel):
     listen: LoopbackListener | None = None
 
 
+class TracingSettings(YamlModel):
+    """Where spans go, by OTLP over HTTP; off unless set, and the extra `otel` is installed."""
+
+    endpoint: WebhookAddress | None = None
+
+
 class ClassSettings(YamlModel):
     """Clocks of a class; what is left out keeps the built-in class's value."""
 
@@ -282,6 +288,7 @@ class Config(YamlModel):
     approvals: ApprovalSettings = ApprovalSettings()
     notices: NoticeSettings = NoticeSettings()
     metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
     classes: dict[ClassName, ClassSettings] = Field(default_factory=dict)
     on_stop: Annotated[Literal["keep", "revoke"], FromText] = "keep"
     shutdown_timeout: Duration = 30 * _SECOND

@@ -6,10 +6,12 @@ Every method names the errors it raises; nothing else comes out of an adapter.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from .errors import Limit
 from .model.approval import Statement, Vouched
@@ -421,3 +423,39 @@ class Observer(Protocol):
 
     def recorded(self, seconds: float) -> None:
         """A row became durable; the time from the append."""
+
+
+class Tracer(Protocol):
+    """Spans of what happens, each within another; W3C Trace Context at both ends."""
+
+    def serving(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Enter a request's span, below the caller's own where its headers name one."""
+
+    def span(self, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Enter a span below the one that is entered."""
+
+    def outgoing(self) -> Mapping[str, str]:
+        """Headers by which what is asked now belongs to the span that is entered."""
+
+
+class Untraced:
+    """The tracer where none is wanted: it does nothing."""
+
+    def serving(self, name: str, headers: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Enter nothing."""
+        del name, headers
+        return _NOTHING
+
+    def span(self, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[None]:
+        """Enter nothing."""
+        del name, attributes
+        return _NOTHING
+
+    def outgoing(self) -> Mapping[str, str]:
+        """Send nothing along."""
+        return _NO_HEADERS
+
+
+_NOTHING: Final = nullcontext()
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+UNTRACED: Final = Untraced()

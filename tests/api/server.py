@@ -19,6 +19,7 @@ from taskmint.api.roles import Members, Role
 from taskmint.api.serving import serving_http
 from taskmint.api.task_api import TaskApi
 from taskmint.identity.peers import PeerReader
+from taskmint.ports import UNTRACED, Tracer
 from taskmint.tasks.service import TaskService
 
 from fakes.identity import BelievingIdentity
@@ -56,7 +57,10 @@ class Http:
 
 @asynccontextmanager
 async def task_socket(
-    directory: Path, text: str = REPORT, world: World | None = None
+    directory: Path,
+    text: str = REPORT,
+    world: World | None = None,
+    tracer: Tracer = UNTRACED,
 ) -> AsyncIterator[Http]:
     """Serve the task API."""
     world, identity = world or World(), BelievingIdentity()
@@ -68,6 +72,7 @@ async def task_socket(
             world.seen,
             structlog.stdlib.get_logger(),
             end_wait=timedelta(milliseconds=300),
+            tracer=tracer,
         )
         async with _served(
             directory / "task.sock", lambda serving: api.application(serving, 65536)

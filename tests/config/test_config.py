@@ -84,6 +84,7 @@ def test_what_is_commented_out_is_valid_when_switched_on() -> None:
     assert config.vault.namespace == "taskmint"
     assert config.vault.ca_file == "/etc/taskmint/vault-ca.pem"
     assert config.metrics.listen == "127.0.0.1:9464"
+    assert config.tracing.endpoint == "http://127.0.0.1:4318/v1/traces"
     assert config.identity.workload_api == "unix:///run/spire/agent/public/api.sock"
 
 

@@ -12,7 +12,7 @@ from structlog.contextvars import bound_contextvars
 
 from taskmint.errors import BadRequest, Code, LimitExceeded, NotFound, TaskmintError
 from taskmint.model.peer import Peer
-from taskmint.ports import Observer
+from taskmint.ports import UNTRACED, Observer, Tracer
 
 from .problems import internal_problem, problem
 
@@ -24,7 +24,12 @@ REQUEST_ID: Final = "X-Request-Id"  # of the answer; `request` in every line tha
 _REQUEST_BYTES: Final = 8
 
 
-def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger) -> Middleware:
+def gate(
+    serving: Serving,
+    observer: Observer,
+    log: structlog.stdlib.BoundLogger,
+    tracer: Tracer = UNTRACED,
+) -> Middleware:
     """
     Build the outermost middleware; `serving` (api/listener.py) yields the connection's peer.
 
@@ -35,7 +40,7 @@ def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         number = secrets.token_hex(_REQUEST_BYTES)
-        with bound_contextvars(request=number):
+        with bound_contextvars(request=number), tracer.serving(_route(request), request.headers):
             response = await answer(request, handler)
         response.headers[REQUEST_ID] = number
         return response
@@ -72,6 +77,12 @@ def gate(serving: Serving, observer: Observer, log: structlog.stdlib.BoundLogger
             return internal_problem()
 
     return middleware
+
+
+def _route(request: web.Request) -> str:
+    """Name the call by its pattern: no id stands in a span's name."""
+    resource = request.match_info.route.resource
+    return f"{request.method} {resource.canonical if resource else 'unknown'}"
 
 
 def _check(request: web.Request) -> None:

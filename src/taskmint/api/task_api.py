@@ -15,7 +15,7 @@ from taskmint.errors import BadRequest, Code, Unproven
 from taskmint.model.caller import Caller
 from taskmint.model.secret import Secret
 from taskmint.model.state import EndCause, TaskState
-from taskmint.ports import Identity, Observer, Presented
+from taskmint.ports import UNTRACED, Identity, Observer, Presented, Tracer
 from taskmint.tasks.service import TaskService
 from taskmint.tasks.task import IdempotencyKey
 
@@ -50,11 +50,13 @@ class TaskApi:
     observer: Observer
     log: structlog.stdlib.BoundLogger
     end_wait: timedelta = END_WAIT
+    tracer: Tracer = UNTRACED
 
     def application(self, serving: Serving, body_bytes: int) -> web.Application:
         """Build the aiohttp application."""
         app = web.Application(
-            middlewares=[gate(serving, self.observer, self.log)], client_max_size=body_bytes
+            middlewares=[gate(serving, self.observer, self.log, self.tracer)],
+            client_max_size=body_bytes,
         )
         app.add_routes(
             [

@@ -10,8 +10,8 @@ import importlib.metadata
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from taskmint.api.readiness import Components
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.state import TaskState
+from taskmint.ports import Entry, Tracer
 from taskmint.tasks.figures import Figures
 from taskmint.telemetry.exposition import Read
 from taskmint.telemetry.metrics import Metrics
@@ -29,6 +30,15 @@ from .running import Parts, Running
 
 _DESCRIPTORS: Final = Path("/proc/self/fd")
 _LEDGER_FILES: Final = ("", "-wal", "-shm")
+
+
+@contextmanager
+def appending(metrics: Metrics, tracer: Tracer, entry: Entry) -> Iterator[None]:
+    """Time and trace one append to the ledger; one that fails is not counted as durable."""
+    began = time.perf_counter()
+    with tracer.span("ledger append", {"row": entry.event.value}):
+        yield
+    metrics.recorded(time.perf_counter() - began)
 
 
 class Host:

@@ -37,9 +37,11 @@ from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
 from taskmint.telemetry.notices import Notices
 from taskmint.telemetry.systemd import Systemd, fed
+from taskmint.telemetry.traces import tracing
 from taskmint.vault.client import VaultClient
 from taskmint.vault.http import ClientCertificate
 from taskmint.vault.login import no_certificate
+from taskmint.vault.stopwatch import Stopwatch
 
 from . import from_config, measuring
 from .announcing import Announcer
@@ -159,6 +161,7 @@ async def _build(
     channels = await asyncio.to_thread(notice_channels, config.notices)
     node = await asyncio.to_thread(node_id, config.node.id, Path(config.ledger.path).parent)
     boot_id = (await asyncio.to_thread(_BOOT_ID.read_text)).strip()
+    tracer = await stack.enter_async_context(tracing(config.tracing.endpoint, node))
     failpoints = Failpoints.from_text(environment.get("TASKMINT_FAILPOINT", ""))
     ledger = await stack.enter_async_context(
         SqliteLedger(
@@ -166,7 +169,7 @@ async def _build(
             node=node,
             failpoints=failpoints,
             changed=partial(_ledger_changed, log),
-            appended=metrics.recorded,
+            appending=partial(measuring.appending, metrics, tracer),
         )
     )
     _tell_of(ledger, log)
@@ -195,7 +198,7 @@ async def _build(
             own_svid,
             log,
             own_certificate,
-            called=metrics.vault_called,
+            stopwatch=Stopwatch(metrics.vault_called, tracer),
         )
     )
     believer = Believer(workload_api, frozenset(config.identity.trust_domains))
@@ -244,6 +247,7 @@ async def _build(
         reader=reader,
         workload_api=workload_api,
         metrics=metrics,
+        tracer=tracer,
         service=service,
         crash=crash,
     )

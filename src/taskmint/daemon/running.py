@@ -27,7 +27,7 @@ from taskmint.ledger.housekeeping import export_heads, keep_retention
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.peer import Peer
 from taskmint.model.scope import Json
-from taskmint.ports import Authorities, Clock, Entry, Event, Identity
+from taskmint.ports import Authorities, Clock, Entry, Event, Identity, Tracer
 from taskmint.tasks.service import TaskService
 from taskmint.telemetry.metrics import Metrics
 from taskmint.vault.client import VaultClient
@@ -65,6 +65,7 @@ class Parts:
     reader: PeerReader
     workload_api: WorkloadApi
     metrics: Metrics
+    tracer: Tracer
     service: TaskService
     crash: "asyncio.Future[None]"
 
@@ -106,7 +107,14 @@ class Running:
     def task_application(self, body_bytes: int) -> Callable[[Serving], web.Application]:
         """The task socket's application, still without its door."""
         parts = self._parts
-        api = TaskApi(parts.service, parts.prover, parts.components(), parts.metrics, self._log)
+        api = TaskApi(
+            parts.service,
+            parts.prover,
+            parts.components(),
+            parts.metrics,
+            self._log,
+            tracer=parts.tracer,
+        )
         return lambda serving: api.application(serving, body_bytes)
 
     def admin_application(

@@ -6,9 +6,8 @@ It writes what it is given: whether a task may go from one state to another is n
 
 import asyncio
 import os
-import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,8 +51,8 @@ class SqliteLedger:
     One file, one writer; `async with SqliteLedger(...) as ledger`.
 
     `changed` is called on the loop with the reason when appending stops to work, and with None
-    when it works again: for the log and the alarm. `appended` is called with the seconds that each
-    append took.
+    when it works again: for the log and the alarm. Each append happens within `appending(entry)`:
+    for whoever measures.
 
     While it does not work, `append` refuses at once (P7: new tasks get 503, revocation goes on
     without the ledger). A fault that may pass, such as a full disk, is tried again in the
@@ -68,11 +67,11 @@ class SqliteLedger:
         node: str,
         failpoints: Failpoints,
         changed: Callable[[str | None], None] = lambda _: None,
-        appended: Callable[[float], None] = lambda _: None,
+        appending: Callable[[Entry], AbstractContextManager[None]] = lambda _: nullcontext(),
         patience: Patience = _PATIENCE,
     ) -> None:
         self._path = path
-        self._appended = appended
+        self._appending = appending
         self._writer = LedgerWriter(path, node, failpoints)
         self._changed = changed
         self._patience = patience
@@ -130,9 +129,8 @@ class SqliteLedger:
             raise refusal("the ledger is not open")
         if reason := self.ready():
             raise refusal(reason)
-        began = time.perf_counter()
-        await self._commits.submit(prepare(entry, os.urandom(2 * SALT_BYTES)))
-        self._appended(time.perf_counter() - began)
+        with self._appending(entry):
+            await self._commits.submit(prepare(entry, os.urandom(2 * SALT_BYTES)))
 
     async def unfinished(self) -> Unfinished:
         """

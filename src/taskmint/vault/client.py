@@ -53,7 +53,7 @@ from .responses import (
 )
 from .session import OwnSession
 from .settings import VaultSettings
-from .stopwatch import Called, Stopwatch, nobody_counts
+from .stopwatch import UNWATCHED, Stopwatch
 
 Body: TypeAlias = Mapping[str, Json] | None
 Call: TypeAlias = Callable[[Door], Awaitable[Reply]]
@@ -81,14 +81,14 @@ class VaultClient:
         log: structlog.stdlib.BoundLogger,
         fetch_certificate: FetchCertificate = no_certificate,
         *,
-        called: Called = nobody_counts,
+        stopwatch: Stopwatch = UNWATCHED,
     ) -> None:
         self._plan = plan
-        self._stopwatch = Stopwatch(called)
+        self._stopwatch = stopwatch
         self._retired: tuple[Plan, ...] = ()
         self._settings = settings
         self._log = log
-        self._transport = Transport(settings)
+        self._transport = Transport(settings, outgoing=stopwatch.outgoing)
         log_in = login_method(self._transport, settings, fetch_svid, fetch_certificate)
         self._session = OwnSession(self._transport, log_in, self._permits_own, log)
         self._drift = DriftWatch(self._session, plan, settings, log)

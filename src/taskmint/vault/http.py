@@ -24,6 +24,7 @@ from yarl import URL
 from taskmint.errors import BackendFailed, Code, Unavailable
 from taskmint.model.scope import Json
 from taskmint.model.secret import Secret
+from taskmint.ports import UNTRACED
 
 from .responses import Reply
 from .settings import VaultSettings
@@ -69,9 +70,14 @@ class Transport:
     """
 
     def __init__(
-        self, settings: VaultSettings, certificate: ClientCertificate | None = None
+        self,
+        settings: VaultSettings,
+        certificate: ClientCertificate | None = None,
+        *,
+        outgoing: Callable[[], Mapping[str, str]] = UNTRACED.outgoing,
     ) -> None:
         self._settings = settings
+        self._outgoing = outgoing
         self._certificate = certificate
         self._session: aiohttp.ClientSession | None = None
         self._index: str | None = None
@@ -135,7 +141,7 @@ class Transport:
             raise Unavailable(
                 Code.SHUTTING_DOWN, "the way to Vault is closed", created_nothing=True
             )
-        headers: dict[str, str] = {}
+        headers = dict(self._outgoing())
         if token is not None:
             headers["X-Vault-Token"] = token.reveal()
         if self._index is not None:

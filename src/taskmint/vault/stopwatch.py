@@ -1,11 +1,11 @@
 """Calls to Vault to whoever counts them: how long each took, and what became of it."""
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
 
 from taskmint.errors import Unavailable
-from taskmint.ports import Answered, VaultCall
+from taskmint.ports import UNTRACED, Answered, Tracer, VaultCall
 
 from .responses import MOUNT_FAILED, Meaning, Reply
 
@@ -13,20 +13,27 @@ Called: TypeAlias = Callable[[str, VaultCall, Answered, float], None]
 """What is told of each call: its mount, what it was for, what became of it, and seconds."""
 
 
-def nobody_counts(mount: str, what: VaultCall, answered: Answered, seconds: float) -> None:
-    """Tell nobody: for commands that have no metrics."""
-
-
 class Stopwatch:
-    """Times calls; it changes nothing about them."""
+    """Times and traces calls; it changes nothing about them but what names their span."""
 
-    def __init__(self, called: Called) -> None:
+    def __init__(self, called: Called, tracer: Tracer) -> None:
         self._called = called
+        self._tracer = tracer
+
+    def outgoing(self) -> Mapping[str, str]:
+        """Headers by which a request belongs to its span."""
+        return self._tracer.outgoing()
 
     async def timed(
         self, mount: str, what: VaultCall, call: Callable[[], Awaitable[Reply]]
     ) -> Reply:
-        """Make the call. Raises what it raises."""
+        """Make the call, in a span of its own. Raises what it raises."""
+        with self._tracer.span(f"vault {what}", {"mount": mount}):
+            return await self._timed(mount, what, call)
+
+    async def _timed(
+        self, mount: str, what: VaultCall, call: Callable[[], Awaitable[Reply]]
+    ) -> Reply:
         began = time.perf_counter()
         try:
             reply = await call()
@@ -36,6 +43,13 @@ class Stopwatch:
         answered = _answered(what, reply.meaning)
         self._called(mount, what, answered, time.perf_counter() - began)
         return reply
+
+
+def _nobody_counts(mount: str, what: VaultCall, answered: Answered, seconds: float) -> None:
+    """Tell nobody: for commands that have no metrics."""
+
+
+UNWATCHED: Final = Stopwatch(_nobody_counts, UNTRACED)
 
 
 def _answered(what: VaultCall, meaning: Meaning) -> Answered:
