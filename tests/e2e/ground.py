@@ -28,7 +28,8 @@ from plugins.canaries import Canaries
 
 HAND_POLICY = "e2e-reader"
 
-POLICY = """
+_CREATE = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+_POLICY = """
 version: 1
 tasks:
   e2e-report:
@@ -81,7 +82,9 @@ tasks:
 """
 
 
-CREATION = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+POLICY = _POLICY.replace("CREATION", json.dumps(_CREATE)).replace(
+    "REVOCATION", json.dumps(POSTGRESQL_REVOCATION)
+)
 
 
 @dataclass(frozen=True)
@@ -155,9 +158,7 @@ async def lay_ground(stack: Stack) -> None:
         await vault.call("POST", f"sys/policies/acl/{HAND_POLICY}", {"policy": rule})
         await _certificates(vault)
         await set_up_task_connection(vault, stack.postgres)
-    text = POLICY.replace("CREATION", json.dumps(CREATION))
-    text = text.replace("REVOCATION", json.dumps(POSTGRESQL_REVOCATION))
-    await asyncio.to_thread(_write, stack.paths.policy / "e2e.yaml", text)
+    await asyncio.to_thread(_write, stack.paths.policy / "e2e.yaml", POLICY)
     await stack.workload_api.register(Entry(WORKLOAD_ID, os.path.realpath("/proc/self/exe")))
     await stack.apply()
 
