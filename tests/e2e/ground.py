@@ -28,7 +28,7 @@ from plugins.canaries import Canaries
 
 HAND_POLICY = "e2e-reader"
 
-_CREATE = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+CREATION = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
 _POLICY = """
 version: 1
 tasks:
@@ -82,7 +82,7 @@ tasks:
 """
 
 
-POLICY = _POLICY.replace("CREATION", json.dumps(_CREATE)).replace(
+POLICY = _POLICY.replace("CREATION", json.dumps(CREATION)).replace(
     "REVOCATION", json.dumps(POSTGRESQL_REVOCATION)
 )
 
