@@ -17,8 +17,8 @@ from plugins.dist import Dist
 
 PAGE = REPOSITORY / "docs" / "operate.md"
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/srv/wheels", "PIP_ROOT_USER_ACTION": "ignore"}
-# As small as a file system of its own could be; what is written in these tests fits in a quarter.
-LEDGERS_DISK = "mkdir -p /var/lib/taskmint; mount -t tmpfs -o size=8m tmpfs /var/lib/taskmint"
+# A file system of its own, small enough to be filled at once and as large as doctor wants it.
+LEDGERS_DISK = "mkdir -p /var/lib/taskmint; mount -t tmpfs -o size=80m tmpfs /var/lib/taskmint"
 
 
 @dataclass(frozen=True)
