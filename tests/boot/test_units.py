@@ -133,9 +133,10 @@ def test_strangers_are_refused_at_the_door(machine: Machine) -> None:
 def test_a_restart_under_load_fails_no_caller(machine: Machine) -> None:
     """Callers that repeat nothing queue in the socket: not one sees that there was a restart."""
     script = "exec /opt/taskmint/bin/python -I /srv/taskmint/tests/boot/callers.py"
-    pipe = "mkfifo -m 666 /tmp/callers 2>/dev/null || true; exec 9<>/tmp/callers;"
+    machine.run("rm -f /tmp/callers; mkfifo -m 666 /tmp/callers")
     running = machine.start(f"{WHERE}{script} < /tmp/callers", user="reporter")
-    machine.run(f"{pipe} sleep 2; for n in 1 2; do systemctl restart taskmint; sleep 1; done")
+    restarts = "sleep 2; for n in 1 2; do systemctl restart taskmint; sleep 1; done"
+    machine.run(f"exec 9>/tmp/callers; {restarts}")  # they stop when the pipe is closed
     output, _ = running.communicate(timeout=60)
     found = json.loads(output)
     sys.stdout.write(f"{found}\n")
