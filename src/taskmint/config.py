@@ -234,6 +234,21 @@ class ApprovalSettings(YamlModel):
     local_uid: Boolean = False
 
 
+class BreakGlassSettings(YamlModel):
+    """Makes this daemon the emergency door: it serves break-glass definitions and nothing else."""
+
+    ticket_hook: Annotated[tuple[Text, ...], NonEmpty]
+    ticket_interval: Duration = 30 * _SECOND
+    max: Duration = 1 * _HOUR
+
+    @model_validator(mode="after")
+    def _a_program(self) -> "BreakGlassSettings":
+        """The hook is a program, not a name to be looked for."""
+        if not self.ticket_hook[0].startswith("/"):
+            raise refusal("a hook begins with the path of a program", "begin it with a slash")
+        return self
+
+
 class NoticeSettings(YamlModel):
     """How people are told that something waits for them, or that an emergency door was used."""
 
@@ -287,6 +302,7 @@ class Config(YamlModel):
     admin: AdminSettings = AdminSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     notices: NoticeSettings = NoticeSettings()
+    break_glass: BreakGlassSettings | None = None
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
     classes: dict[ClassName, ClassSettings] = Field(default_factory=dict)

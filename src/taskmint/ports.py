@@ -97,6 +97,13 @@ class Notice:
     facts: Mapping[str, Json] = field(default_factory=dict)
 
 
+class Tickets(Protocol):
+    """Says whether a ticket is open; what cannot be asked is not open."""
+
+    async def why_not_open(self, ticket: str, definition: str, spiffe_id: str) -> str | None:
+        """None when it is open, else why not, for the operator's eyes; within seconds."""
+
+
 class Notifier(Protocol):
     """Tells people; never waits, never fails, and its failing changes no decision."""
 
@@ -408,6 +415,9 @@ class Observer(Protocol):
 
     def shadowed(self, definition: str, verdict: str) -> None:
         """A shadow was decided beside the definition of this name (policy/shadow.py)."""
+
+    def emergency(self, definition: str, moment: str) -> None:
+        """A break-glass task started, changed, was renewed, or ended."""
 
     def ended(self, definition: str, cause: EndCause) -> None:
         """A task's end began."""

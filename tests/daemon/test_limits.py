@@ -18,6 +18,8 @@ UNUSUAL: Mapping[str, str] = {
     "starts_per_minute_per_identity": "1777",
     "mints_in_flight": "1777",
     "unproven_revocations": "1777",
+    "pending": "1777",
+    "pending_per_identity": "1777",
     "body_bytes": "1777",
     "header_timeout": "1777s",
     "request_timeout": "1777s",
@@ -45,6 +47,8 @@ def numbers(config: Config) -> list[object]:
         tasks.starts_per_minute_per_identity,
         tasks.mints_in_flight,
         tasks.unproven_revocations,
+        tasks.pending,
+        tasks.pending_per_identity,
         config.limits.body_bytes,  # the daemon hands it to the task socket's application
     ]
 

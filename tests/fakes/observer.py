@@ -27,6 +27,10 @@ class Seen:
         """A shadow's word."""
         self.events.append(f"shadowed {definition} {verdict}")
 
+    def emergency(self, definition: str, moment: str) -> None:
+        """An emergency."""
+        self.events.append(f"emergency {definition} {moment}")
+
     def ended(self, definition: str, cause: EndCause) -> None:
         """An end."""
         self.events.append(f"ended {definition} {cause}")

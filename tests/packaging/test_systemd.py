@@ -159,3 +159,32 @@ def test_the_service_never_gives_up() -> None:
     for path in UNITS:
         if path.suffix == ".socket":
             assert unit(path)["Socket"]["TriggerLimitIntervalSec"] == "0"
+
+
+EMERGENCY = REPOSITORY / "systemd" / "break-glass"
+
+
+@needs_systemd
+def test_the_emergency_doors_units_verify(tmp_path: Path) -> None:
+    """A service and two sockets of its own; `systemd-analyze verify` finds nothing."""
+    for path in EMERGENCY.iterdir():
+        text = path.read_text(encoding="utf-8")
+        (tmp_path / path.name).write_text(text.replace(INTERPRETER, sys.executable))
+    result = analyze("verify", *map(str, sorted(tmp_path.iterdir())))
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_the_emergency_door_is_hardened_as_the_service_is() -> None:
+    """The same but for names: user, state, config, sockets; a group of its own may knock."""
+    own = unit(EMERGENCY / "taskmint-breakglass.service")
+    for section, keys in unit(SERVICE).items():
+        for key, value in keys.items():
+            if not re.search("taskmint", value):
+                assert own[section][key] == value, key
+    assert own["Service"]["User"] == own["Service"]["Group"] == "taskmint-breakglass"
+    door = unit(EMERGENCY / "taskmint-breakglass.socket")["Socket"]
+    assert door["FileDescriptorName"] == "breakglass"
+    assert (door["SocketMode"], door["SocketGroup"]) == ("0660", "taskmint-breakglass")
+    admin = unit(EMERGENCY / "taskmint-breakglass-admin.socket")["Socket"]
+    assert (admin["FileDescriptorName"], admin["SocketMode"]) == ("admin", "0600")

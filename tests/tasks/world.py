@@ -13,9 +13,9 @@ from taskmint.model.peer import Peer, PeerProof
 from taskmint.model.scope import RequestFacts
 from taskmint.model.spiffe import SpiffeId
 from taskmint.policy.load import Policy, load_policy
-from taskmint.ports import Approvers
+from taskmint.ports import Approvers, Tickets
 from taskmint.tasks.limits import TaskLimits
-from taskmint.tasks.outside import NoApprovers, Outside, Settings
+from taskmint.tasks.outside import NoApprovers, NoTickets, Outside, Settings
 from taskmint.tasks.service import TaskService
 
 from fakes.clock import SteppedClock
@@ -93,6 +93,7 @@ class World:
     boot_id: str = "boot-1"
     approvers: Approvers = field(default_factory=NoApprovers)
     notifier: Heard = field(default_factory=Heard)
+    tickets: Tickets = field(default_factory=NoTickets)
 
     def outside(self) -> Outside:
         """The ports."""
@@ -106,6 +107,7 @@ class World:
             log,
             approvers=self.approvers,
             notifier=self.notifier,
+            tickets=self.tickets,
         )
 
     @asynccontextmanager

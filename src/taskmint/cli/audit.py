@@ -25,6 +25,7 @@ from taskmint.ledger.task_record import task_record
 from taskmint.model.scope import Json
 from taskmint.model.task_id import parse_task_id, vault_name
 
+from .audit_breakglass import breakglass
 from .audit_find import find
 from .audit_options import (
     EXIT_FINDING,
@@ -60,6 +61,7 @@ def audit() -> None:
     """Verify and read the ledger."""
 
 
+audit.add_command(breakglass)
 audit.add_command(find)
 
 

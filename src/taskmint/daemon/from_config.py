@@ -2,6 +2,7 @@
 
 import grp
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 from taskmint.api.connection import Timeouts
@@ -13,8 +14,10 @@ from taskmint.identity.jwt_svid import JwtRules
 from taskmint.identity.token_owners import OwnerRules
 from taskmint.model.caller import TokenBinding
 from taskmint.policy.plan_objects import PlanSettings
+from taskmint.ports import Tickets
 from taskmint.tasks.limits import TaskLimits
-from taskmint.tasks.outside import Settings
+from taskmint.tasks.outside import NoTickets, Settings
+from taskmint.telemetry.ticket_hook import TicketHook
 from taskmint.vault.settings import (
     AppRoleLogin,
     CertLogin,
@@ -25,6 +28,7 @@ from taskmint.vault.settings import (
 )
 
 ROOT = 0
+TICKET_SECONDS = timedelta(seconds=5)
 
 
 def plan_settings(config: Config) -> PlanSettings:
@@ -106,6 +110,18 @@ def task_settings(config: Config, node: str, boot_id: str) -> Settings:
             pending_per_identity=limits.pending_per_identity,
         ),
     )
+
+
+def door(config: Config) -> str:
+    """By which name systemd passes the socket that callers use."""
+    return "breakglass" if config.break_glass else "task"
+
+
+def tickets(config: Config, node: str) -> Tickets:
+    """Who knows which ticket is open."""
+    if config.break_glass is None:
+        return NoTickets()
+    return TicketHook(config.break_glass.ticket_hook, node, TICKET_SECONDS)
 
 
 def listener_limits(config: Config) -> ListenerLimits:

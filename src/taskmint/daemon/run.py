@@ -90,7 +90,9 @@ async def run(
             revoke=revoke_on_stop or config.on_stop == "revoke",
             grace=config.shutdown_timeout,
         )
-        sockets = await stack.enter_async_context(listening_sockets(config.sockets, environment))
+        sockets = await stack.enter_async_context(
+            listening_sockets(config.sockets, environment, from_config.door(config))
+        )
         page = measuring.page_of(parts, running)
         tasks = running.task_application(config.limits.body_bytes)
         admin = running.admin_application(from_config.roles(config), page)
@@ -152,7 +154,10 @@ async def _build(
     """Build everything below the sockets; `stack` takes it down."""
     clock, metrics = SystemClock(), Metrics()
     source = PolicySource(
-        config.policy.files, config.class_clocks(), from_config.plan_settings(config)
+        config.policy.files,
+        config.class_clocks(),
+        from_config.plan_settings(config),
+        config.break_glass.max if config.break_glass else None,
     )
     seen = await asyncio.to_thread(source.fingerprint)
     in_force = await asyncio.to_thread(source.load)
@@ -216,6 +221,7 @@ async def _build(
             *(vault, ledger, Bindings(reader), clock, metrics, log, failpoints),
             approvers=approvers,
             notifier=notices,
+            tickets=from_config.tickets(config, node),
         ),
         from_config.task_settings(config, node, boot_id),
         partial(_crashed, crash, log),
@@ -231,6 +237,7 @@ async def _build(
     return Parts(
         source=source,
         seen=seen,
+        ticket_interval=config.break_glass.ticket_interval if config.break_glass else None,
         watched=config.policy.watch,
         in_force=in_force,
         approver_source=approver_source,

@@ -50,6 +50,7 @@ class Parts:
     source: PolicySource
     seen: Fingerprint
     watched: bool
+    ticket_interval: timedelta | None
     in_force: InForce
     approver_source: ApproverSource
     approvers: Approvers
@@ -183,6 +184,7 @@ class Running:
                     group.create_task(self._reload_when_asked(), name="reloads"),
                     group.create_task(self._watch_policy(), name="policy watch"),
                     group.create_task(self._fail_on_crash(), name="crash"),
+                    group.create_task(self._watch_tickets(), name="tickets"),
                     group.create_task(self._follow_authorities(), name="authorities"),
                 ]
                 await self._stop.wait()
@@ -254,6 +256,11 @@ class Running:
         if parts.watched:
             source, quietly = parts.source, self._reload_quietly
             await watch(source.fingerprint, lambda: parts.seen, quietly, _WATCH_SECONDS)
+
+    async def _watch_tickets(self) -> None:
+        """End emergencies whose ticket is closed; a daemon without any has nothing to watch."""
+        if self._parts.ticket_interval is not None:
+            await self._parts.service.tickets.keep(self._parts.ticket_interval)
 
     async def _follow_authorities(self) -> None:
         """End what rests on an authority that the agent withdraws (P4)."""

@@ -23,10 +23,10 @@ class Sockets:
 
 @asynccontextmanager
 async def listening_sockets(
-    settings: SocketSettings, environment: MutableMapping[str, str]
+    settings: SocketSettings, environment: MutableMapping[str, str], door: str = "task"
 ) -> AsyncIterator[Sockets]:
     """
-    Take systemd's sockets by their names `task` and `admin`, or bind both.
+    Take systemd's sockets by their names, `door` and `admin`, or bind both.
 
     Raises TaskmintError: socket_in_use, config_invalid.
     """
@@ -34,14 +34,14 @@ async def listening_sockets(
     async with AsyncExitStack() as stack:
         for one in passed.values():
             stack.enter_context(one)
-        if passed and set(passed) != {"task", "admin"}:
+        if passed and set(passed) != {door, "admin"}:
             raise TaskmintError(
                 Code.CONFIG_INVALID,
                 f"systemd passed sockets named {', '.join(sorted(passed))}",
-                fix="pass two, with FileDescriptorName=task and FileDescriptorName=admin",
+                fix=f"pass two, with FileDescriptorName={door} and FileDescriptorName=admin",
             )
         if passed:
-            yield Sockets(passed["task"], passed["admin"], inherited=True)
+            yield Sockets(passed[door], passed["admin"], inherited=True)
             return
         group = _group(settings.task_group)
         task = SocketFile(Path(settings.task), settings.task_mode, group)

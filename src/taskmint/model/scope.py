@@ -141,6 +141,7 @@ class Scope:
     lifetime: timedelta
     ends: Ends
     trace: tuple[str, ...] = ()
+    break_glass: bool = False  # for emergencies: under a ticket that is watched, and loud
 
 
 @dataclass(frozen=True, slots=True)

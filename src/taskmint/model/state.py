@@ -97,6 +97,7 @@ class EndCause(StrEnum):
     POLICY_NARROWED = "policy_narrowed"
     IDENTITY_WITHDRAWN = "identity_withdrawn"
     APPROVAL_WITHDRAWN = "approval_withdrawn"
+    TICKET_CLOSED = "ticket_closed"  # or nobody could say any more that it is open
     DAEMON_STOPPED = "daemon_stopped"
     START_FAILED = "start_failed"  # something may have been created; it is taken back
     NOT_RECOVERED = "not_recovered"  # found after a restart, and no end that binds it permits more

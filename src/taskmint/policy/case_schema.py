@@ -32,6 +32,7 @@ Step = Literal[
     "parameters",
     "deadline",
     "windows",
+    "break_glass",
     "when",
     "ends",
     "approval",

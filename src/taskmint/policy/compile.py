@@ -5,12 +5,14 @@ Here it is found whether what was written makes sense together: who, placeholder
 terms on which a task runs are compiled in terms.py.
 """
 
+from datetime import timedelta
 from math import prod
 from typing import Final
 
+from taskmint.model.clocks import ClassClocks
 from taskmint.model.scope import EntitlementKind
 from taskmint.yaml_document import quoted
-from taskmint.yaml_model import closest
+from taskmint.yaml_model import closest, duration_text
 
 from .definition import Definition, EntitlementTemplate, IdentityRule, Limits
 from .entitlement import compile_entitlement, with_clocks
@@ -37,6 +39,7 @@ from .terms import (
 )
 from .workbench import Surroundings, Workbench
 
+LONGEST_EMERGENCY: Final = timedelta(hours=4)
 MAX_COMBINATIONS: Final = 1000  # each is a policy in Vault
 
 
@@ -57,6 +60,7 @@ def compile_definition(
     windows = compile_windows(schema, bench)
     conditions = compile_conditions(schema, parameters, captures, around, bench)
     approval = compile_approval(schema.approval, parameters, captures, around, bench)
+    _check_emergency(schema, clocks, bench)
     if bench.findings or clocks is None:
         return None
     methods = schema.identity.methods
@@ -84,9 +88,19 @@ def compile_definition(
         ends=ends,
         bound=bound_ends(ends),
         limits=one(Limits(schema.limits.concurrent_per_identity, schema.limits.starts_per_minute)),
+        break_glass=schema.break_glass,
         file=bench.file,
         line=bench.line,
     )
+
+
+def _check_emergency(
+    schema: DefinitionSchema, clocks: ClassClocks | None, bench: Workbench
+) -> None:
+    if schema.break_glass and clocks is not None and clocks.max > LONGEST_EMERGENCY:
+        problem = f"an emergency may last {duration_text(clocks.max)}"
+        fix = f"set deadline.max to at most {duration_text(LONGEST_EMERGENCY)}"
+        bench.find(("deadline",), problem, fix)
 
 
 def _compile_who(

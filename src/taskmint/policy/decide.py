@@ -73,7 +73,8 @@ def decide(policy: Policy, given: DecisionInput) -> Decision:
     3. The identity was proven in a way that the definition accepts.
     4. Every parameter is declared, given, and of its type.
     5. The lifetime asked for is within the deadline.
-    6. A window is open, if there are any; what is left of it bounds the lifetime.
+    6. A window is open, if there are any; what is left of it bounds the lifetime. An emergency
+       comes with a purpose and a ticket.
     7. Every condition holds; an error does not.
     8. The end asked for is one that the definition allows.
     9. What needs approval has it, or its automatic condition holds.
@@ -114,6 +115,7 @@ def _grant(case: _Case, policy_digest: str) -> Scope:
     parameters = _parameters(case, request.parameters)  # 4
     asked = _lifetime(case, request.ttl)  # 5
     lifetime = _windows(case, asked)  # 6
+    _emergency(case)
     facts = _facts(case, parameters, asked)
     _conditions(case, facts)  # 7
     ends = _ends(case, request.bind)  # 8
@@ -134,6 +136,7 @@ def _grant(case: _Case, policy_digest: str) -> Scope:
         dead_man=definition.dead_man,
         lifetime=lifetime,
         ends=ends,
+        break_glass=definition.break_glass,
         trace=tuple(case.trace),
     )
 
@@ -145,6 +148,16 @@ def _who(definition: Definition, given: DecisionInput, trace: list[str]) -> _Cas
         raise _No(Code.NOT_PERMITTED, _FORBIDDEN, f"who: no pattern matches {caller}")
     trace.append(f"who: {match.pattern.text} matches {caller}")
     return _Case(definition, given, match, trace)
+
+
+def _emergency(case: _Case) -> None:
+    request = case.given.request
+    if not case.definition.break_glass:
+        return
+    if not request.purpose.strip() or not (request.ticket or "").strip():
+        detail = "an emergency needs a purpose and a ticket"
+        raise _No(Code.NOT_PERMITTED, detail, f"break_glass: {detail}")
+    case.trace.append(f"break_glass: under ticket {quoted(request.ticket or '')}")
 
 
 def _identity(case: _Case) -> None:

@@ -147,6 +147,7 @@ class Definition:
     ends: Ends
     bound: Mapping[BindKind | None, Ends]
     limits: Limits
+    break_glass: bool
     file: str
     line: int
 

@@ -22,6 +22,7 @@ def describe(definition: Definition) -> dict[str, Json]:
         "windows": [str(window) for window in definition.windows],
         "when": [condition.text for condition in definition.conditions],
         "approval": _approval(definition.approval),
+        "break_glass": definition.break_glass,
         "dead_man": duration_text(definition.dead_man),
         "deadline": {
             "default": duration_text(definition.deadline_default),

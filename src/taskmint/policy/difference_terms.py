@@ -19,6 +19,7 @@ _O: Final = Direction.OTHER
 def compare_terms(old: Definition, new: Definition) -> Parts:
     """Compare everything but who may ask and what is minted."""
     yield from _identity(old, new)
+    yield from _emergency(old, new)
     yield from _windows(old, new)
     yield from _conditions(old, new)
     yield from _approval(old, new)
@@ -42,6 +43,13 @@ def _identity(old: Definition, new: Definition) -> Parts:
             direction,
             f"{new.name} asks for a token bound by {after.binding}, was {before.binding}",
         )
+
+
+def _emergency(old: Definition, new: Definition) -> Parts:
+    if old.break_glass and not new.break_glass:
+        yield _W, f"{new.name} no longer needs an emergency with a ticket"
+    if new.break_glass and not old.break_glass:
+        yield _N, f"{new.name} is for emergencies with a ticket only"
 
 
 def _windows(old: Definition, new: Definition) -> Parts:

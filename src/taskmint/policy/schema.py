@@ -145,6 +145,7 @@ class DefinitionSchema(YamlModel):
     owner: Sentence
     class_: Annotated[Text, Field(alias="class")]
     shadow: Boolean = False
+    break_glass: Boolean = False
     who: Annotated[tuple[Text, ...], NonEmpty]
     identity: IdentitySchema = IdentitySchema()
     parameters: dict[ParameterName, ParameterSchema] = Field(default_factory=dict)

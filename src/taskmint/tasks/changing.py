@@ -27,6 +27,7 @@ from taskmint.policy.shadow import Shadowed
 from taskmint.ports import BoundUnit, Entry, Minted
 
 from . import entries
+from .alarm import alarm
 from .deciding import Decider, NeedsApproval
 from .ending import Ender
 from .keeping import Keeper
@@ -38,6 +39,7 @@ from .queueing import mounts_of
 from .register import Register
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Task
+from .tickets import require_open_ticket
 
 MOST_REVISIONS: Final = 4  # standing at the same time
 
@@ -84,6 +86,8 @@ class Changer:
             await self.decider.refuse(caller, needs.granted, needs, refused)
             raise
         given, scope = granted.given, granted.scope
+        await require_open_ticket(self.outside, self.decider, caller, granted, refused)
+        self._require_changeable(task)  # again: the ticket's hook took its time
         try:
             self._pace(policy, caller, task, scope)
         except LimitExceeded as error:
@@ -151,6 +155,7 @@ class Changer:
         self.keeper.keep_changed(task, caller)
         task.changed.ring()
         self.outside.log.info("task_changed", task=task.id, revision=revision.number)
+        alarm(self.outside, task, "changed")
 
     def _failed(self, task: Task, revision: Revision, error: TaskmintError) -> None:
         self.outside.log.warning("change_failed", task=task.id, code=error.code)

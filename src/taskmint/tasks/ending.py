@@ -9,6 +9,7 @@ from taskmint.model.state import EndCause, RevisionState, TaskState
 from taskmint.ports import BoundUnit, Entry
 
 from . import entries
+from .alarm import alarm
 from .outside import Outside
 from .owned import OwnedWork
 from .register import Register
@@ -62,6 +63,7 @@ class Ender:
         cause = task.cause or EndCause.START_FAILED
         self._outside.observer.ended(task.scope.definition, cause)
         self._outside.log.info("task_ending", task=task.id, cause=cause)
+        alarm(self._outside, task, "ended")
         self._work.start(self._take_back(task))
 
     async def retire(self, task: Task, revision: Revision, why: str) -> None:

@@ -115,6 +115,7 @@ def scope_facts(scope: Scope) -> dict[str, Json]:
     ends = scope.ends
     return {
         "policy_digest": scope.policy_digest,
+        "break_glass": scope.break_glass,
         "token_role": scope.token_role,
         "token_policy": scope.token_policy,
         "dead_man_seconds": scope.dead_man.total_seconds(),
@@ -168,6 +169,7 @@ def read_scope(definition: str, facts: Mapping[str, Any]) -> Scope:
             reprove=_span(ends["reprove_seconds"]),
             daemon_stop=stop,
         ),
+        break_glass=bool(facts.get("break_glass", False)),
     )
 
 

@@ -3,6 +3,7 @@
 from taskmint.model.caller import Caller
 from taskmint.model.state import EndCause, RevisionState
 
+from .alarm import alarm
 from .ending import Ender
 from .outside import Outside, Settings
 from .owned import OwnedWork
@@ -154,6 +155,7 @@ class Keeper:
                 self._ender.end(task, EndCause.RENEWAL_LOST)
             else:
                 self.retire(task, revision, "lost")
+        alarm(self._outside, task, "renewed")
         if task.guarantee is not before:
             task.changed.ring()
         self.look_again(task)

@@ -18,6 +18,7 @@ from taskmint.ports import (
     Notifier,
     Observer,
     Processes,
+    Tickets,
     Vault,
 )
 
@@ -65,6 +66,15 @@ class NoApprovers:
         raise ValueError(f"nobody is known who could have said {facts['outcome']}")
 
 
+class NoTickets:
+    """Where no hook is configured: no ticket is known to be open."""
+
+    async def why_not_open(self, ticket: str, definition: str, spiffe_id: str) -> str | None:
+        """Refuse."""
+        del definition, spiffe_id
+        return f"no hook is configured that knows of ticket {ticket}"
+
+
 class Silence:
     """Where nobody is to be told."""
 
@@ -85,3 +95,4 @@ class Outside:
     failpoints: Failpoints = field(default_factory=Failpoints)
     approvers: Approvers = field(default_factory=NoApprovers)
     notifier: Notifier = field(default_factory=Silence)
+    tickets: Tickets = field(default_factory=NoTickets)

@@ -24,7 +24,7 @@ from .ending import Ender
 from .following import Followers, Following, RequestFollowing
 from .keeping import Keeper
 from .minting import Minter
-from .narrowing import end_narrowed
+from .narrowing import end_narrowed, is_narrowed
 from .operating import Operators
 from .outside import Outside, Settings
 from .owned import OwnedWork
@@ -38,6 +38,7 @@ from .starting import Starter
 from .strangers import Strangers
 from .sweeping import Sweeper
 from .task import IdempotencyKey, Owner, Task
+from .tickets import TicketWatch
 from .views import TaskView, owners_view, request_view
 
 LONGEST_START: Final = timedelta(seconds=60)
@@ -49,7 +50,7 @@ LATEST_LOOK: Final = timedelta(seconds=10)
 class TaskService:
     """
     Starts, changes, shows and ends tasks; `operators` does what operators may, `approving` what
-    approvers may.
+    approvers may; `tickets` keeps emergencies under theirs.
 
     `async with` it; `stop` drains what is under way, bounded. Every method runs on the loop and
     none blocks it. Errors are those of taskmint.errors.
@@ -87,6 +88,7 @@ class TaskService:
         self._recovery = Recovery(outside, settings, register, ender, keeper, replay)
         self._sweeper = Sweeper(outside, settings, register)
         self._strangers = Strangers(outside, work)
+        self.tickets = TicketWatch(outside, register, ender)
         self._followers = Followers(outside.clock, ender)
         self.operators = Operators(
             outside.clock, register, ender, approving, lambda: minter.waiting
@@ -140,6 +142,8 @@ class TaskService:
 
     async def _mint(self, task: Task) -> TaskView:
         self._end_if_withdrawn(task)  # its authority may have gone since the caller was proven
+        if is_narrowed(self._policy, task.current):  # reloaded while a ticket was asked for
+            self._ender.end(task, EndCause.POLICY_NARROWED)
         await self._work.outliving(self._starter.mint(task), expected=TaskmintError)
         self.approving.habits.note(task.owner.spiffe_id, task.scope)
         return owners_view(task, self._outside.clock)

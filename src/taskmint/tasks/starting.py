@@ -22,6 +22,7 @@ from taskmint.policy.load import Policy
 from taskmint.ports import ProcessWatch
 
 from . import entries
+from .alarm import alarm
 from .deciding import Decider, Granted, as_new_task, fresh_id, is_as_approved
 from .ending import Ender
 from .entries import FIRST
@@ -34,6 +35,7 @@ from .register import Register
 from .requests import Request
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Owner, Task
+from .tickets import require_open_ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Starter:
         self._attempt(caller)
         refused = as_new_task(caller.evidence)
         granted = await self.decider.ask(policy, caller, request, refused)
+        await require_open_ticket(self.outside, self.decider, caller, granted, refused)
         return await self._admitted(policy, caller, granted, key)
 
     async def collect(self, policy: Policy, caller: Caller, waiting: Request) -> Task:
@@ -80,6 +83,11 @@ class Starter:
             )
             await self.decider.refuse(caller, granted, changed, refused)
             raise changed
+        await require_open_ticket(self.outside, self.decider, caller, granted, refused)
+        if not waiting.waits:  # cancelled, expired or voided while the hook was asked
+            raise Conflict(
+                Code.TASK_ENDED, f"the request is over: {waiting.why}", fix="ask again, anew"
+            )
         return await self._admitted(
             policy, caller, granted, waiting.idempotency, task_id=waiting.id
         )
@@ -166,6 +174,7 @@ class Starter:
         self.keeper.keep(task)
         self.outside.observer.started(task.scope, now - task.started)
         self.outside.log.info("task_started", task=task.id, definition=task.scope.definition)
+        alarm(self.outside, task, "started")
 
     def _admit(self, policy: Policy, caller: Caller, scope: Scope) -> None:
         limits = policy.definitions[scope.definition].limits

@@ -36,6 +36,7 @@ LEVELS: Final[Mapping[str, int]] = {
 _PRIORITIES: Final[Mapping[str, int]] = {
     "debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2,
 }  # fmt: skip
+_ALERT: Final = 1  # syslog(3): what `alarm=True` stands for
 
 _JOURNAL_FIX: Final = "run systemctl restart systemd-journald; until then lines go to stderr"
 
@@ -107,7 +108,7 @@ class _JournalOrLines(_Lines):
     def write(self, line: str, event: Mapping[str, object] | None = None) -> None:
         """Send one event, or write it; say once that the journal is not reached."""
         level = str((event or {}).get("level", "info"))
-        priority = _PRIORITIES[level]
+        priority = _ALERT if (event or {}).get("alarm") is True else _PRIORITIES[level]
         try:
             self._journal.send(line, priority, event or {})
         except OSError as error:

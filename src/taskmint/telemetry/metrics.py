@@ -66,9 +66,10 @@ class Metrics:
             "taskmint_ledger_append_seconds", "From an append to its row on disk.", _DISK_BOUNDS
         )
         self._notices = _notices()
+        self._emergencies = _emergencies()
         self._families: list[Metric] = [self._starts, self._refusals, self._limits, self._shadows]
         self._families += (self._ends, self._revocations, self._renewals, self._vault)
-        self._families += (self._records, self._notices)
+        self._families += (self._records, self._notices, self._emergencies)
 
     def started(self, scope: Scope, seconds: float) -> None:
         """A task became active; the time from request to credentials."""
@@ -85,6 +86,10 @@ class Metrics:
     def limited(self, limit: Limit) -> None:
         """A request met a limit."""
         self._limits.add((limit.value,))
+
+    def emergency(self, definition: str, moment: str) -> None:
+        """A break-glass task started, changed, was renewed, or ended."""
+        self._emergencies.add((definition, moment))
 
     def ended(self, definition: str, cause: EndCause) -> None:
         """A task's end began."""
@@ -126,3 +131,8 @@ def _notices() -> Counter:
         ("outcome",),
         known=("told", "failed", "dropped"),
     )
+
+
+def _emergencies() -> Counter:
+    labels = ("definition", "moment")
+    return Counter("taskmint_break_glass_total", "What break-glass tasks did.", labels)

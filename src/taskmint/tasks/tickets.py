@@ -1,0 +1,71 @@
+"""
+Break-glass tasks live as long as their ticket is open: asked before a start, and again and again.
+
+A ticket that nobody can say is open is not open.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from taskmint.errors import Code, Denied
+from taskmint.model.caller import Caller
+from taskmint.model.scope import DecisionInput, Scope
+from taskmint.model.state import EndCause
+
+from .deciding import Decider, Granted, Refused
+from .ending import Ender
+from .outside import Outside
+from .register import Register
+from .task import Task
+
+CHECKS_AT_ONCE: Final = 8
+
+
+async def why_not_open(outside: Outside, given: DecisionInput, scope: Scope) -> str | None:
+    """None when a scope needs no ticket, or its ticket is open; else why not."""
+    if not scope.break_glass:
+        return None
+    ticket, caller = given.request.ticket or "", str(given.caller.spiffe_id)
+    return await outside.tickets.why_not_open(ticket, scope.definition, caller)
+
+
+async def require_open_ticket(
+    outside: Outside, decider: Decider, caller: Caller, granted: Granted, refused: Refused
+) -> None:
+    """Raise Denied, once that is recorded, for an emergency whose ticket is not open."""
+    problem = await why_not_open(outside, granted.given, granted.scope)
+    if problem is None:
+        return
+    outside.log.warning("ticket_not_open", definition=granted.scope.definition, reason=problem)
+    error = Denied(
+        Code.NOT_PERMITTED,
+        "the ticket is not open, or nobody can say that it is",
+        fix="open the ticket; an operator sees the reason in the daemon's log",
+    )
+    await decider.refuse(caller, granted, error, refused)
+    raise error
+
+
+class TicketWatch:
+    """Asks for the tickets of running break-glass tasks."""
+
+    def __init__(self, outside: Outside, register: Register, ender: Ender) -> None:
+        self._outside = outside
+        self._register = register
+        self._ender = ender
+        self._places = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+    async def keep(self, interval: timedelta) -> None:
+        """Look, then wait, for ever."""
+        while True:
+            watched = [task for task in self._register if task.scope.break_glass and task.lives()]
+            await asyncio.gather(*map(self._look_at, watched))
+            await asyncio.sleep(interval.total_seconds())
+
+    async def _look_at(self, task: Task) -> None:
+        async with self._places:
+            problem = await why_not_open(self._outside, task.given, task.scope)
+        if problem is not None:
+            self._outside.log.warning("ticket_not_open", task=task.id, reason=problem)
+            self._ender.end(task, EndCause.TICKET_CLOSED)
