@@ -12,8 +12,10 @@ import pytest
 
 from spire.conftest import PARTNERS_ID, World, believe, own_path
 from spire.servers import WHY_NOT, installed
+from taskmint.client import workload_api as client_api
+from taskmint.client.client import TaskmintClient
 from taskmint.clock import SystemClock
-from taskmint.devstack.stack_files import WORKLOAD_ID
+from taskmint.devstack.stack_files import DAEMON_ID, WORKLOAD_ID
 from taskmint.errors import TaskmintError
 from taskmint.identity.tls import client_context
 from taskmint.identity.workload_api import WorkloadApi
@@ -134,6 +136,23 @@ async def test_a_whole_task_through_every_door(
         task = await caller.start()
         assert (await caller.state(task))["state"] == "active"
         await caller.end(task)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_our_client_speaks_with_the_real_agent(
+    world: World, canaries: Canaries, *, tls: bool
+) -> None:
+    """Its own gRPC reads what SPIRE sends; by mutual TLS it finds the daemon's SPIFFE ID."""
+    endpoint = world.spire.endpoint
+    svid = client_api.MutualTls(DAEMON_ID, endpoint) if tls else client_api.WorkloadApi(endpoint)
+    async with (
+        TaskmintClient(str(world.stack.paths.task_socket), svid) as client,
+        client.task("spire-report") as task,
+    ):
+        canaries.plant(task.credentials["warehouse"].data["password"], "a client's password")
+
+    assert task.ended is not None
+    assert task.ended.state == "revoked"
 
 
 async def test_an_agent_killed_in_mid_task_ends_nothing(world: World, canaries: Canaries) -> None:
