@@ -61,6 +61,9 @@ async def test_it_is_labelled_by_what_can_be_done_about_it() -> None:
         assert view.credentials["web"].revocable
         assert not view.credentials["host"].revocable
         assert view.credentials["host"].expires_at == world.vault.certificates_end
+        (warning,) = view.credentials["host"].minted.warnings
+        assert "works until 2030-01-01T00:00:00Z, after the task" in warning
+        assert view.credentials["web"].minted.warnings == ()
 
 
 async def test_p5_a_certificate_is_gone_when_the_list_names_it() -> None:

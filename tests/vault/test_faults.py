@@ -5,7 +5,7 @@ import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ HANDED = Entitlement(
 VISITOR = "version: 1\ntasks:\n" + POLICY[POLICY.index("  visitor:") :]
 CREATE = "auth/token/create/"
 CREDS = "warehouse/creds/"
+SOON = timedelta(seconds=30)
 
 
 @pytest.fixture
@@ -365,6 +366,38 @@ async def test_a_renewal_that_leaves_no_life_is_a_failure(
     await client.revoke(minted.revocable)
     with pytest.raises(BackendFailed, match="lease not found"):
         await client.renew(minted.revocable, timedelta(seconds=60))
+
+
+@pytest.mark.parametrize(
+    ("more", "life"),
+    [
+        ({"data": {"token": "x", "ttl": 3600}}, 3600),  # an engine that tells it beside the secret
+        ({"data": {"token": "x"}, "lease_id": f"{CREDS}x/1", "lease_duration": 900}, 900),  # STS
+        ({"data": {"token": "x"}, "lease_id": f"{CREDS}x/1", "lease_duration": 3601}, None),
+        ({"data": {"token": "x", "ttl": 3601}}, None),
+        ({"data": {"token": "x", "ttl": "1h"}}, None),
+        ({"data": {"token": "x"}, "lease_duration": 60}, None),  # when KV wants to be read again
+        ({"data": {"token": "x"}}, None),
+    ],
+)
+async def test_what_nothing_takes_back_has_a_hard_ceiling(
+    server: FakeVaultServer,
+    client: VaultClient,
+    token: TaskToken,
+    more: dict[str, Any],
+    life: int | None,
+) -> None:
+    """Longer than the policy says, or not told at all: it is given to nobody."""
+    asked = replace(WAREHOUSE, revocable=False, ceiling=timedelta(hours=1))
+    server.faults.append((CREDS, answering(web.json_response(more))))
+    if life is None:
+        with pytest.raises(BackendFailed, match="ceiling"):
+            await client.mint(token, asked)
+        return
+    minted = await client.mint(token, asked)
+    assert (minted.revocable, minted.ttl, minted.renewable) == (None, None, False)
+    assert minted.expires_at is not None
+    assert abs(minted.expires_at - datetime.now(UTC) - timedelta(seconds=life)) < SOON
 
 
 async def test_warnings_of_vault_reach_the_caller(

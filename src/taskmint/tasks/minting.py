@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Final
 
 from taskmint.errors import BackendFailed, Code, Conflict, Unavailable
 from taskmint.failpoints import Failpoint
@@ -17,6 +18,8 @@ from .renewal import first_renewal
 from .revision import Held, Revision
 from .task import Task
 from .tokens import token_request
+
+_SKEW: Final = timedelta(minutes=1)  # between our clock and Vault's
 
 
 class Minter:
@@ -131,7 +134,7 @@ class Minter:
                 if not getattr(answer, "created_nothing", False):
                     revision.unheard_since = self._clock.boottime()
                 continue
-            minted[item.name] = answer
+            minted[item.name] = _with_warning(answer, revision)
             held.append(_held(item, answer))
             if answer.ttl is not None:
                 life = min(life, answer.ttl)
@@ -149,6 +152,15 @@ class Minter:
         left = timedelta(seconds=revision.deadline - self._clock.boottime())
         seconds = max(1, int(min(item.ceiling, left).total_seconds()))
         return replace(item, body={**item.body, "ttl": f"{seconds}s"})
+
+
+def _with_warning(answer: Minted, revision: Revision) -> Minted:
+    """Say it to the caller when something that nothing takes back works on after the task."""
+    ends = answer.expires_at
+    if answer.revocable is not None or ends is None or ends <= revision.expires_at + _SKEW:
+        return answer
+    said = f"nothing takes this back, and it works until {ends:%Y-%m-%dT%H:%M:%SZ}, after the task"
+    return replace(answer, warnings=(*answer.warnings, said))
 
 
 def _held(item: Entitlement, answer: Minted) -> Held:
