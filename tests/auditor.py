@@ -33,6 +33,7 @@ SELECT pid, coalesce(usename, 'oid ' || usesysid) FROM pg_stat_activity
 WHERE backend_type = 'client backend' AND usename IS DISTINCT FROM 'vault'
   AND application_name <> 'taskmint-auditor' ORDER BY 1;
 """
+LOOK_UPS = ("auth/token/lookup-accessor", "sys/leases/lookup")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,12 @@ class Auditor:
             accounts=self._rows(ROLES),
             sessions=self._rows(SESSIONS),
         )
+
+    def lease_expiry(self, lease: str) -> str | None:
+        """When a lease's time is over (RFC 3339); None when there is no such lease."""
+        found = self._data("PUT", "sys/leases/lookup", {"lease_id": lease})
+        expires = found.get("expire_time")
+        return str(expires) if expires else None
 
     def _tokens(self) -> Iterator[tuple[str, str]]:
         for accessor in self._list("auth/token/accessors"):
@@ -156,7 +163,8 @@ class Auditor:
             connection.close()
         # A token that ended after it was listed answers 403, or 400 naming the accessor.
         vanished = answer.status == 403 or (answer.status == 400 and b"accessor" in text)
-        if answer.status == 404 or (vanished and path.endswith("lookup-accessor")):
+        vanished |= answer.status == 400 and b"invalid lease" in text
+        if answer.status == 404 or (vanished and path.endswith(LOOK_UPS)):
             return {}
         if answer.status != 200:
             raise RuntimeError(f"{method} {path}: {answer.status}")

@@ -97,6 +97,8 @@ def summary(findings: Findings, words: argparse.Namespace) -> Iterator[str]:
         seconds = f"p50 {p50:.2f} p99 {p99:.2f} max {most:.2f}"
         yield f"time to gone in seconds, {why}: {seconds} ({len(values)} accounts)"
     yield f"ledger edits: {sum(edits.tried.values())} ({edits.tried})"
+    yield f"left over without access, for Vault or an administrator: {len(findings.leftovers)}"
+    yield from (f"  {line}" for line in sorted(findings.leftovers))
     yield f"orphans: {len(findings.orphans)}"
     yield f"secrets without a record: {len(findings.unrecorded)}"
     yield f"undetected ledger edits: {len(edits.undetected)}"

@@ -75,7 +75,7 @@ class Life:
 
     async def _until_dead(self, shot: Shot | None) -> bool:
         """Whether it was us who killed it, because its time was up."""
-        life = LONGEST_LIFE_SECONDS if shot else self.chance.uniform(0.05, 1.5)
+        life = LONGEST_LIFE_SECONDS if shot else self.chance.uniform(0.0, 1.0)
         assert self.node.pid is not None
         end = self.node.zygote.end_of(self.node.pid)
         await asyncio.wait([end], timeout=life)

@@ -209,9 +209,9 @@ class Node:
         reply = await self.ask("GET", f"/v1/tasks/{told.id}")
         return str(reply.body["state"]) if reply.status == 200 else "unknown"
 
-    async def pull_kill_switch(self, patience: float) -> bool:
+    async def pull_kill_switch(self, patience: float) -> str:
         """
-        End everything there is, as an operator; whether that is proven in so many seconds.
+        End everything there is, as an operator; what of it is not proven in so many seconds.
 
         Tasks are among them whose callers were never told: they were handed out, as their ledger
         says, in the moment in which their daemon was killed.
@@ -222,7 +222,10 @@ class Node:
         while reply.body["proven"] < reply.body["matched"] and time.monotonic() < deadline:
             path = f"/v1/admin/revoke/{reply.body['order']}"
             reply = await _exchange(self.admin, "GET", path, HEADER, None)
-        return bool(reply.body["proven"] == reply.body["matched"])
+        return ", ".join(
+            f"{task['id']} {task['state']} {task['end_cause']}: {task['last_problem']}"
+            for task in reply.body["waiting"]
+        )
 
     def _note(self, told: Told, reply: Reply) -> None:
         number = int(reply.body.get("revision", 1))
