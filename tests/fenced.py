@@ -13,6 +13,7 @@ PAGES = [
     REPOSITORY / "SECURITY.md",
     *sorted((REPOSITORY / "docs").glob("**/*.md")),
 ]
+BOOTED = REPOSITORY / "docs" / "operate.md"  # whose blocks for root run in a machine that boots
 _FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -8,14 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from source_tree import REPOSITORY
-
 from boot.machine import CannotBoot, Machine, booted, why_not
-from fenced import blocks
+from fenced import BOOTED, blocks
 from plugins.canaries import Canaries
 from plugins.dist import Dist
 
-PAGE = REPOSITORY / "docs" / "operate.md"
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/srv/wheels", "PIP_ROOT_USER_ACTION": "ignore"}
 # A file system of its own, small enough to be filled at once and as large as doctor wants it.
 LEDGERS_DISK = "mkdir -p /var/lib/taskmint; mount -t tmpfs -o size=80m tmpfs /var/lib/taskmint"
@@ -39,14 +36,14 @@ class Node:
 
     def said(self, text: str) -> str:
         """What the one block printed that contains this text."""
-        found = {block.where for block in blocks(PAGE) if text in block.text}
+        found = {block.where for block in blocks(BOOTED) if text in block.text}
         (output,) = (step.output for step in self.steps if step.where in found)
         return output
 
 
 def root_blocks() -> list[tuple[str, str]]:
     """The blocks for root, in the page's order: where each stands, and its text."""
-    return [(block.where, block.text) for block in blocks(PAGE) if block.info == "sh root"]
+    return [(block.where, block.text) for block in blocks(BOOTED) if block.info == "sh root"]
 
 
 @pytest.fixture(scope="session")

@@ -139,7 +139,7 @@ def _debootstrap(directory: Path) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=500,
         check=False,
     )
     if done.returncode:

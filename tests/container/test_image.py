@@ -19,7 +19,7 @@ from taskmint.devstack.stack_files import DAEMON_ID
 from container.image import Buildah, CannotBuild, Image, why_not
 from plugins.canaries import Canaries
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 
 USER = 10001
 TOOLS = ("gcc", "cc", "c++", "ld", "as", "make", "git", "pip", "pip3", "curl")

@@ -12,8 +12,7 @@ import pytest
 
 from source_tree import REPOSITORY
 
-from boot.conftest import PAGE as BOOTED
-from fenced import PAGES, blocks
+from fenced import BOOTED, PAGES, blocks
 
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
 
