@@ -66,6 +66,10 @@ class Screen:
         self.text += data.decode()
         self._more.set()
 
+    def type(self, text: str) -> None:
+        """Type on the keyboard."""
+        os.write(self._master, text.encode())
+
     async def until(self, text: str, times: int = 1) -> None:
         """Wait until it has written this so often."""
         async with asyncio.timeout(20):
@@ -109,6 +113,31 @@ async def test_a_watched_list_is_drawn_in_place(admin: FakeAdmin) -> None:
         await screen.until(CLEAR, times=2)
         admin.replies["/v1/admin/tasks"] = (200, {"tasks": []})
         await screen.until("no live tasks")
+
+
+@pytest.mark.parametrize(("answer", "code", "asked"), [("n", 1, 0), ("y", 0, 1)])
+async def test_the_kill_switch_asks_whoever_sits_at_a_terminal(
+    admin: FakeAdmin, answer: str, code: int, asked: int
+) -> None:
+    """Nothing is sent before the answer; a script is not asked (test_admin.py)."""
+    done = {"order": 7, "matched": 1, "proven": 1, "waiting": []}
+    admin.replies["/v1/admin/revoke"] = (202, done)
+    async with Screen.of(admin.socket, "revoke", "--all", "--reason", "drill") as screen:
+        await screen.until("End everything and take back its credentials? [y/N]: ")
+        assert admin.asked == []
+        screen.type(answer + "\n")
+
+        assert await screen.process.wait() == code
+    assert len(admin.asked) == asked
+
+
+async def test_the_kill_switch_can_be_told_not_to_ask(admin: FakeAdmin) -> None:
+    """--yes."""
+    done = {"order": 7, "matched": 0, "proven": 0, "waiting": []}
+    admin.replies["/v1/admin/revoke"] = (202, done)
+    async with Screen.of(admin.socket, "revoke", "--ticket", "INC-1", "--yes") as screen:
+        await screen.until("no live task was selected")
+    assert "[y/N]" not in screen.text
 
 
 @pytest.mark.parametrize(

@@ -25,21 +25,27 @@ from .admin_socket import EXIT_FINDING, ask, common, printable, show, table
 @click.option("--all", "all_", is_flag=True, help="Everything on this node.")
 @click.option("--reason", default="", help="For the ledger.")
 @click.option("--signal", is_flag=True, help="An outside event ends them, no decision of yours.")
+@click.option("--yes", is_flag=True, help="Do not ask, on a terminal either.")
 @click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait for the proof.")
 def revoke(
-    *, socket: str, output: str, reason: str, signal: bool, timeout: float, **ways: Any
+    *, socket: str, output: str, reason: str, signal: bool, timeout: float, yes: bool, **ways: Any
 ) -> None:
     """
     End many tasks and wait until all of their credentials are gone.
 
-    Give exactly one of --task, --spiffe-id, --definition, --ticket, --all. Exits 0 when it is
-    proven for all of them, 1 when it is not yet (the daemon goes on).
+    Give exactly one of --task, --spiffe-id, --definition, --ticket, --all. Asks first when
+    somebody sits at a terminal. Exits 0 when it is proven for all of them, 1 when it is not yet
+    (the daemon goes on), or when the answer was no.
     """
     chosen = {name.rstrip("_"): value for name, value in ways.items() if value}
     if len(chosen) != 1:
         raise click.UsageError(
             "give exactly one of --task, --spiffe-id, --definition, --ticket, --all"
         )
+    if sys.stdin.isatty() and not yes:
+        (selected,) = chosen.items()
+        words = "everything" if ways["all_"] else printable(" ".join(map(str, selected)))
+        click.confirm(f"End {words} and take back its credentials?", abort=True, err=True)
     cause = "external_signal" if signal else "operator"
     body = json.dumps({**chosen, "reason": reason, "cause": cause}).encode()
     begun = ask(socket, "POST", "/v1/admin/revoke", body=body)
