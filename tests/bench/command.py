@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from taskmint.devstack.process import StackError
 
-from . import identity, policy_cost, telemetry
+from . import identity, keeping, policy_cost, telemetry
 from .audit import AuditTail, ListsDiffer
 from .cold_start import cold_start
 from .ground import POSTGRES, Ground
@@ -33,6 +33,8 @@ TASKS: Final = "tasks"
 SCOPES: Final = "scopes"
 SECTIONS: Final[Mapping[str, Measure]] = {
     "identity": identity.measure,
+    "keeping": keeping.costs,
+    "many": keeping.memory_of_many,
     "telemetry": telemetry.measure,
     "policy": policy_cost.measure,
 }

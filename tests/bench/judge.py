@@ -11,10 +11,11 @@ from typing import Final
 
 from .figures import Cell, Ratio, Row, ratio, row
 from .ground import POSTGRES, TOKEN
-from .rounds import ARMS, PROXY, TASKMINT, TWIN
+from .rounds import ARMS, BARE, PROXY, TASKMINT, TWIN
 
 CPU_GATE: Final = 4.0
 COLD_START_GOAL: Final = 1.5
+END_GOAL: Final = 1.3
 PSS_GOAL_BYTES: Final = 130_000_000
 THROUGHPUT_GOALS: Final[Mapping[str, Mapping[int, float]]] = {
     POSTGRES: {1: 0.80, 8: 0.90, 32: 0.90},
@@ -107,6 +108,17 @@ def verdicts(
         )
         for task, concurrency in results.places
     )
+    found += (
+        Verdict(
+            f"from the end to its proof, {task} tasks one after another, of the same bare calls",
+            gate=False,
+            value=_ending(results, task, TASKMINT) / _ending(results, task, BARE),
+            bound=END_GOAL,
+            at_most=True,
+            explanation="as the caller sees it: with its request and the ledger's rows",
+        )
+        for task in (POSTGRES, TOKEN)
+    )
     return [
         *found,
         Verdict(
@@ -134,6 +146,12 @@ def verdicts(
             explanation="",
         ),
     ]
+
+
+def _ending(results: Results, task: str, arm: str) -> float:
+    """Seconds from the end of a task to its proof: medians, one task at a time."""
+    found = results.row(task, 1, arm)
+    return found.p50 - found.start_p50
 
 
 def _cpu_words(results: Results, task: str, concurrency: int) -> str:

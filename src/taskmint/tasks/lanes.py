@@ -2,8 +2,6 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Final
 
 from taskmint.ports import Revocable, RevocableKind
@@ -25,11 +23,9 @@ class Lanes:
             lambda: asyncio.Semaphore(width)
         )
 
-    @asynccontextmanager
-    async def through(self, mount: str) -> AsyncIterator[None]:
-        """Hold one of the mount's places."""
-        async with self._places[mount]:
-            yield
+    def through(self, mount: str) -> asyncio.Semaphore:
+        """Return what to enter: it holds one of the mount's places."""
+        return self._places[mount]
 
 
 def mount_of(revision: Revision, revocable: Revocable) -> str:

@@ -81,7 +81,7 @@ class Minter:
         first = revision.ephemerals()
         if not first:
             return await self._token(task, revision, request)
-        revision.written.update(one.path for one in first)
+        revision.written |= {one.path for one in first}
         token, *others = await asyncio.gather(
             self._token(task, revision, request),
             *(self._write(revision, request, one) for one in first),
@@ -112,7 +112,7 @@ class Minter:
             await self._vault.write(request, first)
         except (Unavailable, BackendFailed) as error:
             if error.created_nothing:
-                revision.written.discard(first.path)
+                revision.written -= {first.path}
             raise
         self._failpoints.reach(Failpoint.AFTER_WRITE)
 

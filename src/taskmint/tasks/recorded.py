@@ -123,7 +123,7 @@ def _read_intent(
         number, deadline = FIRST, float(facts["deadline_boottime"])
         expires = datetime.fromisoformat(facts["expires_at"])
     revision = Revision(number, given, scope, deadline, expires, str(facts.get("name", "")))
-    revision.written.update(one.path for one in revision.ephemerals())
+    revision.written |= {one.path for one in revision.ephemerals()}
     return revision
 
 

@@ -45,7 +45,7 @@ class Revision:
     state: RevisionState = RevisionState.MINTING
     token: Revocable | None = None
     held: tuple[Held, ...] = ()
-    written: set[str] = field(default_factory=set)
+    written: frozenset[str] = frozenset()
     # When the last creating call went without a clear answer: a token without a known accessor,
     # or a lease without a known id, may exist, and only the server's own clocks bound it.
     unheard_since: float | None = None

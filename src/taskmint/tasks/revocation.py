@@ -140,7 +140,7 @@ class Revoker:
             if item.ephemeral is not None and item.ephemeral.path == path
         )
         await self._persist(task, mount, "not deleted", attempt)
-        revision.written.discard(path)
+        revision.written -= {path}
 
     async def _persist(
         self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]

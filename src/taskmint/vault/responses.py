@@ -90,17 +90,18 @@ class Reply:
     """
     One answer. `body` is the JSON object, or None when there is none.
 
-    `headers` are lower-case. The body may hold a secret and does not print.
+    `headers` are lower-case. The body may hold a secret and does not print. `meaning` is what the
+    answer says; it is asked for several times a call.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     body: Mapping[str, Json] | None = field(repr=False)
+    meaning: Meaning = field(init=False)
 
-    @property
-    def meaning(self) -> Meaning:
-        """What it says."""
-        return classify(self.status, self.errors, empty=self.body is None)
+    def __post_init__(self) -> None:
+        said = classify(self.status, self.errors, empty=self.body is None)
+        object.__setattr__(self, "meaning", said)
 
     @property
     def errors(self) -> tuple[str, ...] | None:
