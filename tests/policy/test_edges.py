@@ -74,6 +74,7 @@ def test_a_definition_is_described_whole() -> None:
             "daemon_stop": "revoke",
         },
         "limits": {"concurrent_per_identity": 3, "starts_per_minute": 4},
+        "break_glass": False,
         "scope": {
             "w": {
                 "kind": "secret",
