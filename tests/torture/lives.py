@@ -50,6 +50,8 @@ class Life:
         """One life, from start to SIGKILL; hits and kills are counted."""
         shot = self.hits.next() if at_failpoint else None
         ready = await self.node.start(TASKMINT_FAILPOINT=shot.armed() if shot else self._full())
+        if not ready and self.node.alive:
+            self.tally.strange.append(f"{self.node.name} not ready: {self.node.lacking} {shot}")
         work = asyncio.create_task(self._work()) if ready else None
         killed = await self._until_dead(shot)
         if work is not None:

@@ -26,7 +26,7 @@ from taskmint.devstack.stack_files import Paths, config_text
 
 from e2e.ground import Reply
 
-READY_SECONDS = 60.0
+READY_SECONDS = 40.0
 HEADER = {"X-Taskmint-Request": "true"}
 SECRETS = ("password", "client_token", "token")
 GENEROUS = {
@@ -115,6 +115,7 @@ class Node:
     handed_out: list[tuple[str, int]] = field(default_factory=list)  # (task, revision), all ever
     pid: int | None = None
     ready: bool = False  # it listens to signals, and to callers
+    lacking: dict[str, Any] = field(default_factory=dict)  # what /v1/ready said last
     killed_at: list[float] = field(default_factory=list)
     ends: dict[str, float] = field(default_factory=dict)  # by ULID: when an end was first asked for
     session: aiohttp.ClientSession | None = None
@@ -123,19 +124,21 @@ class Node:
     # --- the daemon ------------------------------------------------------------------------
 
     async def start(self, **environment: str) -> bool:
-        """Start it; False when it died before it was ready."""
+        """Start it; False when it died before it was ready, or does not become so."""
         log = self.paths.directory / "daemon.log"
         self.ready = False
         self.pid = await self.zygote.start(self.paths.config, log, **environment)
         end = self.zygote.end_of(self.pid)
-        async with asyncio.timeout(READY_SECONDS):
-            while not end.done():
-                with suppress(OSError, aiohttp.ClientError):
-                    reply = await self._send("GET", "/v1/ready", HEADER)
-                    if reply.status == 200:
-                        self.ready = True
-                        return True
-                await asyncio.sleep(0.02)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                while not end.done():
+                    with suppress(OSError, aiohttp.ClientError):
+                        reply = await self._send("GET", "/v1/ready", HEADER)
+                        self.lacking = reply.body
+                        if reply.status == 200:
+                            self.ready = True
+                            return True
+                    await asyncio.sleep(0.02)
         return False
 
     @property
