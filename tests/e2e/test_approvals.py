@@ -91,8 +91,9 @@ async def house(
     async with Stack.running() as stack:
         await stack.workload_api.register(Entry(AGENT, os.path.realpath("/proc/self/exe")))
         await _lay(stack)
-        ann = await _hire(stack)
-        canaries.plant(ann["client_token"], "Ann's token")
+        await _hire(stack)
+        ann = await _login(stack)
+        await _logout(stack, ann)
         places = (bao_binary().parent, Path(sys.executable).parent)
         environment = {
             **stack.environment(),
@@ -100,7 +101,6 @@ async def house(
             "HOME": str(desk),
             "BAO_ADDR": stack.bao.address,
             "ANN": ann["entity_id"],
-            "VAULT_TOKEN": ann["client_token"],
         }
         async with Workload.of(stack, canaries) as workload:
             house = House(stack, workload, desk, environment, canaries)
@@ -112,7 +112,11 @@ async def house(
             await asyncio.to_thread(_configure, stack, desk)
             await stack.apply()
             async with audited(stack, canaries), stack.daemon() as daemon:
+                ann = await _login(stack)
+                canaries.plant(ann["client_token"], "Ann's token")
+                house.environment["VAULT_TOKEN"] = ann["client_token"]
                 yield house
+                await _logout(stack, ann)
             assert "notice_failed" not in [line["event"] for line in daemon_log(daemon)]
 
 
@@ -146,20 +150,29 @@ async def _lay(stack: Stack) -> None:
             )
 
 
-async def _hire(stack: Stack) -> dict[str, Any]:
-    """Give Ann a login of her own, with the approvers' policy; return what she logs in to."""
+async def _hire(stack: Stack) -> None:
+    """Give Ann a login of her own, with the approvers' policy."""
     async with stack.admin() as vault:
         await vault.call("POST", "sys/auth/userpass", {"type": "userpass"})
-        user = {"password": "of-ann", "token_policies": ["taskmint-approver"]}
+        user = {"password": "of-ann", "token_policies": ["approvers"]}
         await vault.call("POST", "auth/userpass/users/ann", user)
+
+
+async def _login(stack: Stack) -> dict[str, Any]:
+    async with stack.admin() as vault:
         answer = await vault.call("POST", "auth/userpass/login/ann", {"password": "of-ann"})
     return dict(answer.body["auth"])
+
+
+async def _logout(stack: Stack, ann: dict[str, Any]) -> None:
+    async with stack.admin() as vault:
+        accessor = {"accessor": ann["accessor"]}
+        await vault.call("POST", "auth/token/revoke-accessor", accessor)
 
 
 def _configure(stack: Stack, desk: Path) -> None:
     """Put the example in force, and two people into the directory."""
     paths = stack.paths
-    (paths.policy / "orders.yaml").unlink()
     shutil.copy(REPOSITORY / "config" / "examples" / "agent-secret.yaml", paths.policy)
     (paths.policy / "agent-secret.yaml").chmod(0o644)
     config = json.loads(paths.config.read_text())
