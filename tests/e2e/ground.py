@@ -24,6 +24,7 @@ from taskmint.devstack.vault_setup import set_up_task_connection
 from taskmint.model.secret import Secret
 from taskmint.policy.database import POSTGRESQL_REVOCATION
 
+from e2e.examples import examples, make_roles
 from plugins.canaries import Canaries
 
 HAND_POLICY = "e2e-reader"
@@ -158,7 +159,9 @@ async def lay_ground(stack: Stack) -> None:
         await vault.call("POST", f"sys/policies/acl/{HAND_POLICY}", {"policy": rule})
         await _certificates(vault)
         await set_up_task_connection(vault, stack.postgres)
-    await asyncio.to_thread(_write, stack.paths.policy / "e2e.yaml", POLICY)
+        await make_roles(vault)
+    for name, text in {"e2e.yaml": POLICY, **examples()}.items():
+        await asyncio.to_thread(_write, stack.paths.policy / name, text)
     await stack.workload_api.register(Entry(WORKLOAD_ID, os.path.realpath("/proc/self/exe")))
     await stack.apply()
 

@@ -11,11 +11,9 @@ import pytest
 from taskmint.devstack.stack import Stack
 
 from e2e.conftest import Ground
-from e2e.ground import POLICY, Workload, admin, daemon_log
+from e2e.ground import Workload, admin, daemon_log
 
 pytestmark = pytest.mark.real
-
-NARROWED = POLICY.replace("enum: [eu, us]", "enum: [us]", 1)
 
 
 @contextmanager
@@ -56,20 +54,21 @@ async def test_p11_a_change_of_the_files_is_a_reload_all_or_nothing(
     """P11: refused for what is wrong with it, and for its mode; then adopted, ending a task."""
     stack = ground.stack
     policy = stack.paths.policy / "e2e.yaml"
+    text = policy.read_text()
     with watching(stack):
         async with stack.daemon() as daemon:
             task = await workload.start()
             known = len(await rows(stack))
-            policy.write_text(POLICY.replace("owner:", "ovner:", 1))
+            policy.write_text(text.replace("owner:", "ovner:", 1))
             wrong = (await after(stack, known + 1))[-1]
-            policy.write_text(NARROWED)
+            policy.write_text(text.replace("enum: [eu, us]", "enum: [us]", 1))
             policy.chmod(0o664)
             open_to_others = (await after(stack, known + 2))[-1]
             still = await workload.ask("GET", f"/v1/tasks/{task['id']}")
             policy.chmod(0o644)
             ended = await workload.ask("GET", f"/v1/tasks/{task['id']}?wait=20s")
             adopted = await after(stack, known + 3)
-            policy.write_text(POLICY)
+            policy.write_text(text)
             widened = await after(stack, known + 4)
 
     assert [row["event"] for row in widened[known:]] == [
