@@ -66,7 +66,7 @@ async def pipeline(stack: Stack, body: dict[str, Any]) -> AsyncIterator[dict[str
 
 async def test_the_nightly_report_reads_within_its_window(workload: Workload) -> None:
     """With a purpose, no longer than the window is open; afterwards the login is gone."""
-    asked = {"task": "nightly-report", "parameters": {"region": "eu"}}
+    asked: dict[str, Any] = {"task": "nightly-report", "parameters": {"region": "eu"}}
     refused = await workload.ask("POST", "/v1/tasks", json=asked)
     task = await workload.start(**asked, purpose="nightly totals", ttl_seconds=1800)
 
