@@ -48,7 +48,6 @@ def test_a_definition_is_described_whole() -> None:
         "description": "One of each",
         "owner": "team-a",
         "class": "batch",
-        "break_glass": False,
         "who": ["spiffe://example.org/{job}", "spiffe://example.org/x/{job}"],
         "identity": {"methods": ["jwt-svid", "x509-svid"], "token": "process"},
         "parameters": [
