@@ -176,6 +176,7 @@ class LedgerSettings(YamlModel):
 
     path: AbsolutePath = "/var/lib/taskmint/ledger.db"
     retention: Duration = 90 * 24 * _HOUR
+    row_retention: Duration | None = None
 
 
 class LimitSettings(YamlModel):

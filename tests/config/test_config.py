@@ -91,13 +91,14 @@ def test_what_is_commented_out_is_valid_when_switched_on() -> None:
 def test_values_have_their_types() -> None:
     """Durations are timedeltas, modes integers, lists tuples."""
     config = load(
-        MINIMAL + 'sockets: {task_mode: "0600", task_group: ""}\nledger: {retention: 48h}\n'
+        MINIMAL + 'sockets: {task_mode: "0600", task_group: ""}\nledger: {retention: 48h, row_retention: 96h}\n'
         "admin: {roles: {operator: {uids: [0, 1000], groups: [ops]}}}\non_stop: revoke\n"
     )
 
     assert config.sockets.task_mode == 0o600
     assert config.sockets.task_group == ""
     assert config.ledger.retention == timedelta(hours=48)
+    assert config.ledger.row_retention == timedelta(hours=96)
     assert config.admin.roles.operator.uids == (0, 1000)
     assert config.admin.roles.operator.groups == ("ops",)
     assert config.on_stop == "revoke"

@@ -247,6 +247,7 @@ async def _build(
         ledger=ledger,
         ledger_path=Path(config.ledger.path),
         retention=config.ledger.retention,
+        row_retention=config.ledger.row_retention,
         vault=vault,
         prover=prover,
         authorities=prover,

@@ -59,6 +59,7 @@ class Parts:
     ledger: SqliteLedger
     ledger_path: Path
     retention: timedelta
+    row_retention: timedelta | None
     vault: VaultClient
     prover: Identity
     authorities: Authorities
@@ -175,7 +176,7 @@ class Running:
                             parts.clock,
                             self._log,
                             free_text=parts.retention,
-                            rows=None,
+                            rows=parts.row_retention,
                         ),
                         name="retention",
                     ),
