@@ -91,7 +91,8 @@ def test_what_is_commented_out_is_valid_when_switched_on() -> None:
 def test_values_have_their_types() -> None:
     """Durations are timedeltas, modes integers, lists tuples."""
     config = load(
-        MINIMAL + 'sockets: {task_mode: "0600", task_group: ""}\nledger: {retention: 48h, row_retention: 96h}\n'
+        MINIMAL + 'sockets: {task_mode: "0600", task_group: ""}\n'
+        "ledger: {retention: 48h, row_retention: 96h}\n"
         "admin: {roles: {operator: {uids: [0, 1000], groups: [ops]}}}\non_stop: revoke\n"
     )
 
