@@ -51,6 +51,7 @@ from .yaml_model import (
     refusal,
 )
 
+LONGEST_TICKET_INTERVAL: Final = timedelta(minutes=5)
 _SECOND: Final = timedelta(seconds=1)
 _MINUTE: Final = timedelta(minutes=1)
 _HOUR: Final = timedelta(hours=1)
@@ -247,6 +248,13 @@ class BreakGlassSettings(YamlModel):
         """The hook is a program, not a name to be looked for."""
         if not self.ticket_hook[0].startswith("/"):
             raise refusal("a hook begins with the path of a program", "begin it with a slash")
+        return self
+
+    @model_validator(mode="after")
+    def _asked_often(self) -> "BreakGlassSettings":
+        """So long an emergency may outlive its ticket."""
+        if self.ticket_interval > LONGEST_TICKET_INTERVAL:
+            raise refusal("ticket_interval is longer than 5m", "write 5m or less")
         return self
 
 

@@ -62,6 +62,17 @@ def test_the_config_makes_the_door() -> None:
         load_config("c.yaml", f"{LEAST}break_glass: {{ticket_hook: [x]}}\n".encode(), {})
 
 
+def test_the_hook_is_asked_at_least_every_five_minutes() -> None:
+    """So long an emergency outlives its ticket, and no longer."""
+    written = LEAST + "break_glass: {ticket_hook: [/x], ticket_interval: %s}\n"
+    kept = load_config("c.yaml", (written % "5m").encode(), {}).break_glass
+
+    assert kept is not None
+    assert kept.ticket_interval == timedelta(minutes=5)
+    with pytest.raises(ConfigError, match="ticket_interval is longer than 5m"):
+        load_config("c.yaml", (written % "301s").encode(), {})
+
+
 async def test_the_hook_is_told_the_ticket_and_fails_closed(tmp_path: Path) -> None:
     """JSON on standard input; exit 0 in time is open, everything else is not."""
     script = tmp_path / "hook"

@@ -4,9 +4,10 @@ import asyncio
 import hmac
 import json
 import os
+import resource
 import stat
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
@@ -19,7 +20,7 @@ from aiohttp import web
 from taskmint.model.secret import Secret
 from taskmint.model.task_id import TaskId
 from taskmint.ports import Notice
-from taskmint.telemetry.commands import run_command
+from taskmint.telemetry.commands import put_an_end_to, run_command
 from taskmint.telemetry.notices import MOST_WAITING, Channels, Notices, Webhook
 
 KEY = b"a key that two sides share"
@@ -139,6 +140,21 @@ async def test_more_than_may_wait_are_dropped_and_counted() -> None:
             hook.hang.set()
 
     assert desk.counted.count("told") == MOST_WAITING + 1
+    assert desk.failed == [f"approval_requested: more than {MOST_WAITING} waited"] * 3
+
+
+async def test_what_waits_at_a_stop_is_reported_after_two_seconds() -> None:
+    """Also the one that was being told: the receiver may not have it."""
+    desk = Desk()
+    async with Hook(hang=asyncio.Event()).serving() as hook:
+        channels = Channels(Webhook(hook.url, Secret(KEY)), at_most=timedelta(seconds=30))
+        async with desk.open(channels) as notices:
+            notices.notify(notice("one"))
+            notices.notify(notice("two"))
+
+    stopped = "the daemon stopped before it was told"
+    assert desk.failed == [f"one: {stopped}", f"two: {stopped}"]
+    assert desk.counted == ["failed", "failed"]
 
 
 async def test_a_redirect_is_not_followed_and_a_refusal_is_reported() -> None:
@@ -205,6 +221,52 @@ async def test_a_command_that_hangs_is_killed_with_its_children(tmp_path: Path) 
     failing = script(tmp_path, "exit 3")
     assert await run_command((failing,), {}, timedelta(seconds=5)) == f"{failing} exited with 3"
     assert await run_command((script(tmp_path, "exit 0"),), {}, timedelta(seconds=5)) is None
+
+
+@contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """As when the daemon has as many open as it may."""
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+
+
+async def test_without_descriptors_a_command_has_not_said_yes_and_notices_go_on() -> None:
+    """EMFILE is a no, not an end of who asks: the next notice is told."""
+    desk = Desk()
+    async with desk.open(Channels(command=("/bin/true",))) as notices:
+        with no_more_descriptors():
+            notices.notify(notice("one"))
+            async with asyncio.timeout(5):
+                while not desk.failed:
+                    await asyncio.sleep(0)
+        notices.notify(notice("two"))
+
+    assert desk.failed == ["one: /bin/true cannot be run: Too many open files"]
+    assert desk.counted == ["failed", "told"]
+
+
+@dataclass
+class Undying:
+    """A program in a sleep that no signal ends: it waits for a disk that is gone."""
+
+    pid: int
+
+    async def wait(self) -> int:
+        """Never."""
+        await asyncio.Event().wait()
+        return 0
+
+
+async def test_a_command_that_cannot_be_killed_is_left_behind() -> None:
+    """Who asked goes on after two seconds; the group that it was in is killed all the same."""
+    program = await asyncio.create_subprocess_exec("/bin/sleep", "60", start_new_session=True)
+    async with asyncio.timeout(5):
+        await put_an_end_to(Undying(program.pid))
+        assert await program.wait() < 0
 
 
 def _runs(pid: int) -> bool:

@@ -9,7 +9,9 @@ are counted, logged and reported to `failed`. No decision waits for any of this.
 import asyncio
 import hmac
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from hashlib import sha256
@@ -26,6 +28,7 @@ from taskmint.ports import Notice
 from .commands import run_command
 
 MOST_WAITING: Final = 100
+MOST_LOST: Final = 1_000  # of those dropped, how many wait to be reported; more are only counted
 _OK: Final = range(200, 300)
 _STOP_SECONDS: Final = 2.0
 
@@ -68,7 +71,8 @@ class Notices:
         self._log = log
         self._failed = failed
         self._waiting: asyncio.Queue[Notice] = asyncio.Queue(MOST_WAITING)
-        self._dropped = 0
+        self._lost: deque[Notice] = deque(maxlen=MOST_LOST)
+        self._telling: Notice | None = None
         self._session: aiohttp.ClientSession | None = None
         self._worker: asyncio.Task[None] | None = None
         self._count = count
@@ -84,14 +88,15 @@ class Notices:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(_STOP_SECONDS):
                 await self._waiting.join()
-        except TimeoutError:
-            self._log.warning("notices_left", count=self._waiting.qsize())
         if self._worker is not None:
             self._worker.cancel()
             await asyncio.wait([self._worker])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._report_left()
         if self._session is not None:
             await self._session.close()
 
@@ -104,14 +109,33 @@ class Notices:
         except asyncio.QueueFull:
             self._count("dropped")
             self._log.error("notice_dropped", kind=notice.kind, task=notice.task)
+            self._lost.append(notice)
 
     async def _work(self) -> None:
         while True:
-            notice = await self._waiting.get()
+            self._telling = await self._waiting.get()
             try:
-                await self._tell(notice)
+                await self._tell(self._telling)
+                self._telling = None
+                await self._report_lost()
             finally:
                 self._waiting.task_done()
+
+    async def _report_lost(self) -> None:
+        while self._lost:
+            await self._failed(self._lost.popleft(), f"more than {MOST_WAITING} waited")
+
+    async def _report_left(self) -> None:
+        """Report what nobody was told of before the stop; what cannot be recorded is logged."""
+        left = [] if self._telling is None else [self._telling]
+        while not self._waiting.empty():
+            left.append(self._waiting.get_nowait())
+        if left:
+            self._log.warning("notices_left", count=len(left))
+        await self._report_lost()
+        for notice in left:
+            self._count("failed")
+            await self._failed(notice, "the daemon stopped before it was told")
 
     async def _tell(self, notice: Notice) -> None:
         told = {
@@ -156,7 +180,7 @@ class Notices:
                     return f"the webhook answered {answer.status}"
         except TimeoutError:
             return "the webhook did not answer in time"
-        except (OSError, aiohttp.ClientError) as error:
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:  # no thread to resolve in
             return f"the webhook cannot be reached: {type(error).__name__}"
         return None
 
