@@ -13,6 +13,7 @@ from taskmint.ports import Entry, Event, Unfinished
 class MemoryLedger:
     """
     `full` fails every append; `full_at` fails the appends of one event; `doubt` is damage.
+    Rows of the events in `unheard` are kept and told to have failed.
 
     `unreadable` says how many times what is unfinished cannot be read; `opened` is how many rows
     there were when the daemon started, where a test says so.
@@ -20,6 +21,7 @@ class MemoryLedger:
 
     full: bool = False
     full_at: set[Event] = field(default_factory=set)
+    unheard: set[Event] = field(default_factory=set)
     entries: list[Entry] = field(default_factory=list)
     doubt: str | None = None
     unreadable: int = 0
@@ -36,6 +38,8 @@ class MemoryLedger:
             self.held.set()
             await self.gates[entry.state].wait()
         self.entries.append(entry)
+        if entry.event in self.unheard:
+            raise Unavailable(Code.LEDGER_UNAVAILABLE, "written, and nobody knows")
 
     async def unfinished(self) -> Unfinished:
         """Group by task what has not reached a terminal state; once finished is finished."""

@@ -65,9 +65,14 @@ def waiting(view: TaskView) -> ApprovalView:
 
 
 def says(
-    world: World, view: TaskView, signer: Signer, life: timedelta | None = None, **more: Any
+    world: World,
+    view: TaskView,
+    signer: Signer,
+    life: timedelta | None = None,
+    header: dict[str, Any] | None = None,
+    **more: Any,
 ) -> str:
-    """A statement about what was shown."""
+    """A statement about what was shown; `header` changes its header."""
     shown = waiting(view)
     until = world.clock.utcnow() + (life or timedelta(minutes=10))
     body = claims(
@@ -77,7 +82,7 @@ def says(
         policy_digest=shown.policy_digest,
         **more,
     )
-    return signer.sign(body)
+    return signer.sign(body, **(header or {}))
 
 
 async def approved(

@@ -5,8 +5,11 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from identity.approver import Signer, claims
+from identity.approver import Signer, claims, record
+from identity.pki import root
+from identity.test_statements import chain
 from taskmint.config import DEFAULT_CLASSES
 from taskmint.errors import (
     BadRequest,
@@ -17,6 +20,7 @@ from taskmint.errors import (
     NotFound,
     Unavailable,
 )
+from taskmint.identity.approvers import Approvers, directory_of
 from taskmint.model.approval import Outcome, Statement
 from taskmint.model.caller import IdentityMethod
 from taskmint.model.state import EndCause, TaskState
@@ -34,6 +38,7 @@ from tasks.approvals import (
     EVE,
     KEY,
     OWNER,
+    PEOPLE,
     a_world,
     approved,
     asked,
@@ -568,6 +573,53 @@ async def test_reissuing_rests_on_the_approval_and_a_change_does_not() -> None:
         assert world.ledger.events().count(Event.REVISION_DENIED) == 1
 
 
+PRIMARY = '      master: {secret: {mount: database, path: "creds/master-{region}"}}\n'
+NAMED = '"group:leads", "user:dpo"'
+
+
+@pytest.mark.parametrize(
+    ("change", "granted"),
+    [
+        (("    scope:\n", f"    scope:\n{PRIMARY}"), False),
+        ((NAMED, '"group:leads", "user:ciso"'), False),
+        (("quorum: 2", "quorum: 3"), False),
+        (("max: 30m}\n    ends", "max: 40m}\n    ends"), True),
+    ],
+    ids=["wider scope", "other approvers", "higher quorum", "what nobody approved anyway"],
+)
+async def test_reissuing_after_a_reload_gives_what_was_approved_or_nothing(
+    change: tuple[str, str], *, granted: bool
+) -> None:
+    """The old yes is to the old plan, and to the people whom the policy named then."""
+    world = a_world()
+    changed = POLICY.replace(*change)
+    assert changed != POLICY
+    async with world.running(POLICY) as service:
+        view = await approved(service, world)
+        await asked(service)
+        assert service.adopt_policy(policy(changed)) == 0
+        before = set(world.vault.alive)
+        if granted:
+            again = await service.change(caller(), view.id, lambda one: one, None)
+            assert set(again.credentials or ()) == {"warehouse"}
+            return
+        with pytest.raises(Denied, match="needs an approval"):
+            await service.change(caller(), view.id, lambda one: one, None)
+        assert world.vault.alive == before
+        assert world.ledger.events().count(Event.REVISION_DENIED) == 1
+
+
+async def test_reissuing_needs_the_proof_that_was_shown() -> None:
+    """As collecting does: who asks, and how that was proven, is in the plan."""
+    world = a_world()
+    async with world.running(POLICY) as service:
+        view = await approved(service, world)
+        await asked(service)
+        other = replace(caller(), method=IdentityMethod.X509_SVID)
+        with pytest.raises(Denied, match="needs an approval"):
+            await service.change(other, view.id, lambda one: one, None)
+
+
 async def test_statements_are_paced() -> None:
     """Each refusal costs a durable row: over the limit they are not even looked at."""
     world = a_world()
@@ -650,6 +702,72 @@ async def test_p8_a_withdrawal_that_was_recorded_ends_the_task_after_a_crash() -
     async with world.running(POLICY) as service:
         over = await service.show(caller(), view.id, SOON)
         assert (over.state, over.cause) == (TaskState.REVOKED, EndCause.APPROVAL_WITHDRAWN)
+
+
+async def test_p8_a_row_nobody_heard_of_makes_no_second_person() -> None:
+    """P8: written, and told to have failed; the same person's next one counts in its place."""
+    world = a_world()
+    text = policy_text(3)
+    async with world.running(text) as service:
+        view = await asked(service)
+        world.ledger.unheard = {Event.STATEMENT}
+        with pytest.raises(Unavailable):
+            await service.approving.receive(says(world, view, ANN))
+        world.ledger.unheard = set()
+        request = await service.approving.receive(says(world, view, ANN_TOO))
+        assert len(request.tally.approvals) == 1
+    async with world.running(text) as service:
+        request = await service.approving.receive(says(world, view, BOB))
+        assert len(request.tally.approvals) == 2
+        assert request.state is TaskState.AWAITING_APPROVAL
+        request = await service.approving.receive(says(world, view, DPO))
+        assert request.state is TaskState.APPROVED
+
+
+async def test_p8_a_carrier_that_hangs_up_multiplies_no_statement() -> None:
+    """P8: the row is on its way when its carrier goes, and the same statement comes again."""
+    world = a_world()
+    text = policy_text(3)
+    async with world.running(text) as service:
+        view = await asked(service)
+        statement = says(world, view, ANN)
+        world.ledger.unheard = {Event.STATEMENT}
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await service.approving.receive(statement)
+        world.ledger.unheard = set()
+    assert world.ledger.events().count(Event.STATEMENT) == 2
+    async with world.running(text) as service:
+        request = await service.approving.receive(says(world, view, BOB))
+        assert len(request.tally.approvals) == 2
+        assert request.state is TaskState.AWAITING_APPROVAL
+
+
+async def test_p8_a_withdrawal_under_another_name_outlives_a_restart() -> None:
+    """P8: whose approval it takes back is asked as it was when it came."""
+    world = a_world()
+    ann = "spiffe://example.org/ann"
+    text = POLICY.replace('"user:dpo"', f'"user:dpo", "{ann}"')
+    authority = root("example.org")
+    bundles = {"example.org": (authority.certificate,)}
+    world.approvers = known = Approvers(directory_of(PEOPLE), lambda: bundles, world.clock)
+    leaf = authority.workload(ann)
+    assert isinstance(leaf.key, ec.EllipticCurvePrivateKey)
+    async with world.running(text) as service:
+        view = await asked(service)
+        by_svid = says(world, view, Signer(leaf.key), header={"kid": None, "x5c": chain(leaf)})
+        await service.approving.receive(by_svid)
+        # The ID is written down as ann's, who withdraws with her key.
+        people = [one for one in PEOPLE if one.principal != "ann"]
+        known.replace(
+            directory_of((*people, record("ann", ANN, groups=("leads",), spiffe_ids=(ann,))))
+        )
+        request = await service.approving.receive(says(world, view, ANN, outcome="withdraw"))
+        assert request.tally.approvals == ()
+    async with world.running(text) as service:
+        request = await service.approving.receive(says(world, view, BOB))
+        assert len(request.tally.approvals) == 1
+        assert request.state is TaskState.AWAITING_APPROVAL
 
 
 async def test_operators_see_no_end_of_requests_and_can_end_them() -> None:

@@ -305,7 +305,6 @@ def _approval(case: _Case, facts: Mapping[str, object]) -> None:
             case.trace.append(f"approval: automatic, {rule.automatic.text}")
             return
         case.trace.append(f"approval: not automatic: {outcome.value}, {rule.automatic.text}")
-    needed = Approval(rule.approvers, rule.quorum, rule.within)
     reason = f"{AWAITED}, {rule.quorum} of {', '.join(rule.approvers)}"
     detail = "this task needs an approval"
-    raise _No(Code.NOT_PERMITTED, detail, reason, approval=needed)
+    raise _No(Code.NOT_PERMITTED, detail, reason, approval=rule.needed)

@@ -8,6 +8,7 @@ from typing import Final, Literal
 from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import (
     ISSUED,
+    Approval,
     BindKind,
     Ends,
     Entitlement,
@@ -113,6 +114,11 @@ class ApprovalRule:
     quorum: int
     within: timedelta
     automatic: Condition | None = None
+
+    @property
+    def needed(self) -> Approval:
+        """What is waited for where the condition does not hold."""
+        return Approval(self.approvers, self.quorum, self.within)
 
 
 @dataclass(frozen=True, slots=True)

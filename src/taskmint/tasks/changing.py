@@ -28,7 +28,7 @@ from taskmint.ports import BoundUnit, Entry, Minted
 
 from . import entries
 from .alarm import alarm
-from .deciding import Decider, NeedsApproval
+from .deciding import Decider, Granted, NeedsApproval, is_as_approved
 from .ending import Ender
 from .keeping import Keeper
 from .limits import DefinitionLimits
@@ -37,6 +37,7 @@ from .narrowing import is_narrowed
 from .outside import Outside, Settings
 from .queueing import mounts_of
 from .register import Register
+from .requests import Request, Requests
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Task
 from .tickets import require_open_ticket
@@ -57,6 +58,7 @@ class Changer:
     minter: Minter
     ender: Ender
     keeper: Keeper
+    requests: Requests
 
     async def decide(
         self,
@@ -79,9 +81,13 @@ class Changer:
             return entries.revision_denied(given, denial, shadow, task, caller.evidence)
 
         request = replace(change(task.given.request), bind=_bound_kind(task))
-        approved = task.given.approved and _is_reissue(request, task.given.request)
+        waited = self._approved_by(policy, caller, task, request)
         try:
-            granted = await self.decider.ask(policy, caller, request, refused, approved=approved)
+            granted = await self.decider.ask(
+                policy, caller, request, refused, approved=waited is not None
+            )
+            if waited is not None:
+                _require_as_approved(granted, waited)
         except NeedsApproval as needs:
             await self.decider.refuse(caller, needs.granted, needs, refused)
             raise
@@ -191,12 +197,38 @@ class Changer:
                 fix="acknowledge the newest revision by a heartbeat that names it",
             )
 
+    def _approved_by(
+        self, policy: Policy, caller: Caller, task: Task, request: RequestFacts
+    ) -> Request | None:
+        """
+        Find the approved request that a change may rest on; None when it has to be approved anew.
+
+        1. What runs was given by an approval, and the same is asked for again.
+        2. It is asked for by the proof of identity that the approvers were shown.
+        3. The policy in force still asks for the yes of the same people, and of as many.
+        """
+        if not task.given.approved or not _is_reissue(request, task.given.request):  # 1
+            return None
+        waited = self.requests.get(task.id)
+        if waited is None or caller.method is not waited.given.caller.method:  # 2
+            return None
+        definition = policy.definitions.get(request.task)
+        rule = definition.approval if definition is not None else None
+        return waited if rule is not None and rule.needed == waited.needed else None  # 3
+
     def _pace(self, policy: Policy, caller: Caller, task: Task, scope: Scope) -> None:
         limits = policy.definitions[scope.definition].limits
         own = DefinitionLimits(limits.concurrent_per_identity, limits.starts_per_minute)
         self.register.admission.require_provable(mounts_of(scope))
         now = self.outside.clock.boottime()
         self.register.admission.pace(caller.spiffe_id, task.scope.definition, own, now)
+
+
+def _require_as_approved(granted: Granted, waited: Request) -> None:
+    """Raise NeedsApproval unless this is what was approved, whichever policy gives it."""
+    scope = replace(granted.scope, policy_digest=waited.scope.policy_digest)
+    if not is_as_approved(scope, waited.scope):
+        raise NeedsApproval(granted, waited.needed)
 
 
 def _is_reissue(new: RequestFacts, old: RequestFacts) -> bool:

@@ -13,7 +13,7 @@ from taskmint.model.approval import Outcome, Vouched
 from taskmint.model.scope import Approval, Json
 from taskmint.model.state import TaskState
 from taskmint.model.task_id import TaskId
-from taskmint.policy.approval import Standing
+from taskmint.policy.approval import Standing, is_same_person
 from taskmint.ports import Approvers, Entry, Event
 
 from .facts import free_text, input_facts, instant, read_input, read_scope, scope_facts
@@ -136,20 +136,26 @@ def read_request(history: Sequence[Entry], approvers: Approvers) -> tuple[Reques
 
 
 def _apply(request: Request, entry: Entry, approvers: Approvers) -> str:
-    """Count a statement again as it was counted when it came; return the boot of its times."""
+    """
+    Count a statement again as it was counted when it came; return the boot of its times.
+
+    A row can be here of which nobody heard that it was written, and after it another of the same
+    person, which was counted in its place: the later one stands for both.
+    """
     facts = cast("Mapping[str, Any]", entry.facts)
     vouched = approvers.recall(entry.facts)
     said, tally = vouched.statement, request.tally
     tally = replace(tally, used=tally.used | {said.jti})
+    others = tuple(
+        one for one in tally.approvals if not is_same_person(one.approver, vouched.approver)
+    )
     if said.outcome is Outcome.APPROVE:
-        live = tuple(one for one in tally.approvals if one.statement.not_after > entry.at)
+        live = tuple(one for one in others if one.statement.not_after > entry.at)
         tally = replace(tally, approvals=(*live, vouched))
     elif said.outcome is Outcome.DENY:
         tally = replace(tally, standing=Standing.DENIED)
     else:
-        principal = vouched.approver.principal
-        left = tuple(one for one in tally.approvals if one.approver.principal != principal)
-        tally = replace(tally, approvals=left)
+        tally = replace(tally, approvals=others)
         if tally.standing is Standing.APPROVED:
             tally = replace(tally, standing=Standing.WITHDRAWN)
     if entry.state is TaskState.APPROVED:

@@ -82,7 +82,7 @@ class TaskService:
             outside, settings, requests, register, ender, lambda: self._policy
         )
         self._starter = Starter(*given)
-        self._changer = Changer(*given)
+        self._changer = Changer(*given, requests)
         self._collector = Collector(approving, self._starter, work)
         replay = RequestRecovery(outside, settings, requests, approving, ender)
         self._recovery = Recovery(outside, settings, register, ender, keeper, replay)
