@@ -262,6 +262,19 @@ async def test_p7_a_ledger_that_cannot_write_answers_503_and_ends_go_on(http: Ht
     assert http.world.vault.alive == set()
 
 
+async def test_two_acknowledgements_at_once_change_nothing_more_than_one(http: Http) -> None:
+    """An honest retry, or a caller that means harm: the daemon goes on."""
+    started = await http.ask("POST", "/v1/tasks", json=START)
+    task = f"/v1/tasks/{started.body['id']}"
+    await http.ask("PATCH", task)
+    beats = [http.ask("POST", f"{task}/heartbeat?revision=2") for _ in range(4)]
+    assert {beat.status for beat in await asyncio.gather(*beats)} == {200}
+    ended = await http.ask("DELETE", f"{task}?wait=10s")
+
+    assert ended.body["state"] == "revoked"
+    assert http.world.crashes == []
+
+
 async def test_row_47_ends_and_heartbeats_out_of_order(http: Http) -> None:
     """Row 47: an end before a begin, twice, with another outcome; a heartbeat and a PATCH after."""
     nothing = await http.ask("DELETE", "/v1/tasks/tm_00000000000000000000000000")

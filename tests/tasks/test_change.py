@@ -114,6 +114,26 @@ async def test_a_change_hands_over_and_the_old_revision_goes_when_it_is_acknowle
         assert world.vault.alive == set()
 
 
+@pytest.mark.parametrize(
+    ("late", "times"), [(0, 2), (11, 1)], ids=["twice at once", "once, after the window"]
+)
+async def test_an_acknowledged_revision_is_retired_once(late: float, times: int) -> None:
+    """Whatever comes between the retirement and its first step retires nothing again."""
+    world = World()
+    async with world.running(KEPT, delivery_window=10 * SECOND) as service:
+        view = await service.start(caller(), ask(), None)
+        await change(service, view, again)
+        world.clock.boot_offset += late  # the overlap may be over before the timetable came round
+        beats = (service.heartbeat(caller(), view.id, 2) for _ in range(times))
+        await asyncio.gather(*beats)
+        await until(lambda: "revision_revoked" in world.ledger.events())
+        await service.end(caller(), view.id, EndCause.SUCCEEDED, WAIT)
+
+        assert world.ledger.events().count("revision_ending") == 1
+        assert world.ledger.events().count("revision_revoked") == 1
+    assert world.vault.alive == set()
+
+
 async def test_without_an_acknowledgement_the_old_revision_goes_after_the_overlap() -> None:
     """A heartbeat that names no revision acknowledges the first, which the caller has anyway."""
     world = World()

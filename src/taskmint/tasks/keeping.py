@@ -98,12 +98,20 @@ class Keeper:
     def end_overlaps(self, task: Task) -> None:
         """Retire the revisions that a newer one has replaced."""
         for revision in task.revisions:
-            if revision.state is RevisionState.OVERLAPPING:
+            if revision.state is RevisionState.OVERLAPPING and not revision.retiring:
                 revision.overlap_until = self._outside.clock.boottime()
         self.look_again(task)
 
     def retire(self, task: Task, revision: Revision, why: str) -> None:
-        """Take one revision back as work of our own, while the task goes on."""
+        """
+        Take one revision back as work of our own, while the task goes on.
+
+        Once: between this call and that work's first step another reason may come, such as a
+        second acknowledgement.
+        """
+        if revision.retiring:
+            return
+        revision.retiring = True
         revision.stop_clock()
         self._work.start(self._ender.retire(task, revision, why))
 

@@ -55,6 +55,7 @@ class Revision:
     warned: bool = False
     renew_at: float = NEVER
     overlap_until: float = NEVER
+    retiring: bool = False  # its end is on the way; `state` follows when that work begins
     # By entitlement: accounts that cannot log in any more and could not be dropped either.
     left_disabled: dict[str, int] = field(default_factory=dict)
     left: bool = False  # to the next start, which waits until the server's clocks have ended it
@@ -105,7 +106,8 @@ class Revision:
 
     def works(self) -> bool:
         """Whether its credentials are in use: they are renewed."""
-        return self.state in {RevisionState.CURRENT, RevisionState.OVERLAPPING}
+        states = {RevisionState.CURRENT, RevisionState.OVERLAPPING}
+        return self.state in states and not self.retiring
 
     def may_stand(self) -> bool:
         """Whether something of it may exist in Vault."""
