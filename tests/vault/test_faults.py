@@ -308,6 +308,27 @@ async def test_only_the_exact_words_mean_gone(
         assert not await client.is_gone(lease)
 
 
+async def test_an_accessor_that_outlived_its_token_is_gone(
+    server: FakeVaultServer, client: VaultClient
+) -> None:
+    """A server that was killed in between says so by other words; only the look-up's prove it."""
+    token = Revocable(RevocableKind.TOKEN, "accessor-1")
+    server.faults.append(("auth/token/revoke-accessor", answering(errors(400, "token not found"))))
+    await client.revoke(token)
+    for _ in range(2):  # the client logs in again in between
+        server.faults.append(("auth/token/lookup-accessor", answering(errors(403, "bad token"))))
+    assert await client.is_gone(token)
+
+    server.faults[:] = [("auth/token/lookup-accessor", answering(errors(400, "bad token")))]
+    with pytest.raises(BackendFailed):
+        await client.is_gone(token)
+    server.faults.append(
+        ("auth/token/revoke-accessor", answering(errors(400, "token not found here")))
+    )
+    with pytest.raises(BackendFailed):
+        await client.revoke(token)
+
+
 @pytest.mark.parametrize(
     "auth",
     [

@@ -46,10 +46,12 @@ from .responses import (
     MOUNT_FAILED,
     NO_SUCH_LEASE,
     NO_SUCH_TOKEN,
+    NO_TOKEN_LEFT,
     Meaning,
     Reply,
     failure,
     says_gone,
+    says_token_gone,
 )
 from .session import OwnSession
 from .settings import VaultSettings
@@ -216,7 +218,8 @@ class VaultClient:
                 VaultCall.REVOKE,
                 lambda door: TokenApi(door).revoke_accessor(revocable.id),
             )
-            if says_gone(reply, NO_SUCH_TOKEN):  # Vault before 1.10 does not call this success
+            # Vault before 1.10 does not call the first of these success; the look-up decides.
+            if says_gone(reply, NO_SUCH_TOKEN) or says_gone(reply, NO_TOKEN_LEFT):
                 return
         if reply.meaning is not Meaning.DONE:
             raise failure(reply, f"revoking a {revocable.kind}")
@@ -224,20 +227,20 @@ class VaultClient:
     async def is_gone(self, revocable: Revocable) -> bool:
         """Look up; True only when the server says, in exactly its words, that it is not there."""
         if revocable.kind is RevocableKind.LEASE:
-            words = NO_SUCH_LEASE
             reply = await self._own(
                 self._mount(revocable),
                 VaultCall.LOOK_UP,
                 lambda door: LeaseApi(door).read_lease(revocable.id),
             )
+            gone = says_gone(reply, NO_SUCH_LEASE)
         else:
-            words = NO_SUCH_TOKEN
             reply = await self._own(
                 _TOKENS,
                 VaultCall.LOOK_UP,
                 lambda door: TokenApi(door).lookup_accessor(revocable.id),
             )
-        if says_gone(reply, words):
+            gone = says_token_gone(reply)
+        if gone:
             return True
         if reply.meaning is Meaning.DONE:
             return False

@@ -24,6 +24,10 @@ _WRAPPED: Final = re.compile(r"1 error occurred:\n\t\* (.*?)\n\n", re.DOTALL)
 # A look-up of what does not exist answers 400 with exactly these words.
 NO_SUCH_LEASE: Final = "invalid lease"
 NO_SUCH_TOKEN: Final = "invalid accessor"
+# An accessor outlives its token when the server is killed between deleting the one and the other.
+# Revoking it then answers 400 and a look-up 403, with exactly these words (token_store.go).
+NO_TOKEN_LEFT: Final = "token not found"
+_NO_TOKEN_BEHIND: Final = "bad token"
 # A request by the access control itself, before any engine saw it; Vault adds `invalid token`.
 _ACCESS_DENIED: Final = frozenset({"permission denied", "invalid token"})
 # A standby that cannot reach the active node passes nothing on.
@@ -143,6 +147,12 @@ def classify(status: int, errors: tuple[str, ...] | None, *, empty: bool) -> Mea
 def says_gone(reply: Reply, words: str) -> bool:
     """Say whether a look-up found nothing: 400 and exactly these words, nothing less."""
     return reply.status == HTTPStatus.BAD_REQUEST and reply.errors == (words,)
+
+
+def says_token_gone(reply: Reply) -> bool:
+    """Say whether the look-up of an accessor found no token."""
+    left_over = reply.status == HTTPStatus.FORBIDDEN and reply.errors == (_NO_TOKEN_BEHIND,)
+    return left_over or says_gone(reply, NO_SUCH_TOKEN)
 
 
 def failure(

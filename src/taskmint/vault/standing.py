@@ -25,7 +25,7 @@ from .changes import stale
 from .http import Door
 from .live import OURS, Live, admin_failure, read_names
 from .objects import ENTITY
-from .responses import NO_SUCH_TOKEN, Meaning, Reply, says_gone
+from .responses import Meaning, Reply, says_token_gone
 
 Result = TypeVar("Result")
 
@@ -246,7 +246,7 @@ async def _token(door: Door, accessor: str) -> FoundToken | None:
     """Look one up; None when it is gone by now, or not ours."""
     body = {"accessor": accessor}
     reply: Reply = await door.post("/v1/auth/token/lookup-accessor", json=body)
-    if says_gone(reply, NO_SUCH_TOKEN) or reply.errors == ("bad token",):
+    if says_token_gone(reply):
         return None
     if reply.meaning is Meaning.DENIED and await _may_look_up(door):
         return None  # that token has ended and is being cleaned up
