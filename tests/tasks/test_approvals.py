@@ -787,3 +787,12 @@ async def test_operators_see_no_end_of_requests_and_can_end_them() -> None:
     row = world.ledger.entries[-1]
     assert row.facts["by_uid"] == 0
     assert row.free_text["reason"] == "incident"
+
+
+async def test_a_key_used_twice_at_once_lets_one_request_wait() -> None:
+    """The second finds the request of the first."""
+    world = a_world()
+    async with world.running(policy_text()) as service:
+        one, two = await asyncio.gather(asked(service), asked(service))
+        assert one.id == two.id
+        assert len(service.approving.waiting_now()) == 1

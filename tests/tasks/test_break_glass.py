@@ -7,12 +7,13 @@ from datetime import timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from taskmint.errors import Conflict, Denied
+from taskmint.errors import Conflict, Denied, LimitExceeded
 from taskmint.model.scope import RequestFacts
 from taskmint.model.state import EndCause, TaskState
 from taskmint.ports import Event
 from taskmint.tasks.operating import by_ticket
-from taskmint.tasks.task import EndedBy
+from taskmint.tasks.task import EndedBy, IdempotencyKey
+from taskmint.tasks.tickets import CHECKS_AT_ONCE
 
 from tasks.world import World, caller, policy
 
@@ -155,6 +156,78 @@ async def test_a_change_needs_the_ticket_to_be_open_still() -> None:
         desk.open.clear()
         with pytest.raises(Denied, match="the ticket is not open"):
             await service.change(caller(), task.id, lambda before: before, None)
+
+
+async def asked_for(desk: Desk, count: int) -> None:
+    """So many times the desk was asked, and no more are on their way to it."""
+    async with asyncio.timeout(5):
+        while len(desk.asked) < count:
+            await asyncio.sleep(0)
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert len(desk.asked) == count
+
+
+async def test_p1_a_key_used_twice_while_the_ticket_is_asked_for_starts_one_task() -> None:
+    """P1: the second waits for what the first began, and is given the same."""
+    world, desk = a_world("INC-1")
+    desk.gate = asyncio.Event()
+    async with world.running(DOOR) as service:
+        key = IdempotencyKey("key", "body")
+        both = [asyncio.create_task(service.start(caller(), ask(), key)) for _ in range(2)]
+        await asked_for(desk, 1)
+        desk.gate.set()
+        one, two = await asyncio.gather(*both)
+
+    assert one.id == two.id
+    assert len(desk.asked) == 1
+
+
+async def test_a_key_whose_first_start_was_refused_starts_again() -> None:
+    """What was refused holds no key."""
+    world, desk = a_world()
+    async with world.running(DOOR) as service:
+        key = IdempotencyKey("key", "body")
+        with pytest.raises(Denied):
+            await service.start(caller(), ask(), key)
+        desk.open.add("INC-1")
+        assert (await service.start(caller(), ask(), key)).state is TaskState.ACTIVE
+
+
+async def test_a_crowd_of_starts_leaves_the_watch_its_places() -> None:
+    """Eight hooks of starts at once; running tasks' tickets are asked for beside them."""
+    world, desk = a_world("INC-1", "INC-2")
+    async with world.running(DOOR) as service:
+        await service.start(caller(), ask("INC-2"), None)
+        desk.asked.clear()
+        desk.gate = asyncio.Event()
+        crowd = [asyncio.create_task(service.start(caller(), ask(), None)) for _ in range(30)]
+        await asked_for(desk, CHECKS_AT_ONCE)
+        watching = asyncio.create_task(service.tickets.keep(SOON))
+        await asked_for(desk, CHECKS_AT_ONCE + 1)
+        assert desk.asked[-1] == "INC-2 repair spiffe://example.org/job"
+        for one in (watching, *crowd):
+            one.cancel()
+        await asyncio.wait((watching, *crowd))
+        desk.gate.set()
+        assert (await service.start(caller(), ask(), None)).state is TaskState.ACTIVE
+
+
+@pytest.mark.parametrize("limit", ["concurrent_per_identity", "starts_per_minute"])
+async def test_p10_a_definitions_limits_come_before_the_hook(limit: str) -> None:
+    """P10: what may not start is not asked about; a place is given back by who is refused."""
+    world, desk = a_world()
+    desk.gate = asyncio.Event()
+    text = DOOR.replace("    scope:", f"    limits: {{{limit}: 2}}\n    scope:")
+    async with world.running(text) as service:
+        crowd = [asyncio.create_task(service.start(caller(), ask(), None)) for _ in range(5)]
+        await asked_for(desk, 2)
+        desk.gate.set()
+        said = await asyncio.gather(*crowd, return_exceptions=True)
+        assert [type(one) for one in said] == [Denied] * 2 + [LimitExceeded] * 3
+        desk.open.add("INC-1")
+        world.clock.pass_time(timedelta(seconds=61))
+        assert (await service.start(caller(), ask(), None)).state is TaskState.ACTIVE
 
 
 async def test_p11_a_policy_that_comes_while_the_ticket_is_asked_for_decides() -> None:

@@ -40,7 +40,7 @@ from .register import Register
 from .requests import Request, Requests
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Task
-from .tickets import require_open_ticket
+from .tickets import TicketGate
 
 MOST_REVISIONS: Final = 4  # standing at the same time
 
@@ -55,6 +55,7 @@ class Changer:
     settings: Settings
     register: Register
     decider: Decider
+    gate: TicketGate
     minter: Minter
     ender: Ender
     keeper: Keeper
@@ -92,13 +93,13 @@ class Changer:
             await self.decider.refuse(caller, needs.granted, needs, refused)
             raise
         given, scope = granted.given, granted.scope
-        await require_open_ticket(self.outside, self.decider, caller, granted, refused)
-        self._require_changeable(task)  # again: the ticket's hook took its time
         try:
             self._pace(policy, caller, task, scope)
         except LimitExceeded as error:
             await self.decider.refuse(caller, granted, error, refused)
             raise
+        await self.gate.require_open(caller, granted, refused)
+        self._require_changeable(task)  # again: the ticket's hook took its time
         self.decider.granted(caller)
         lapses = self.outside.clock.boottime() + scope.lifetime.total_seconds()
         number = task.newest + 1

@@ -23,6 +23,7 @@ from .deciding import Decider, Explanation, NeedsApproval, caller_facts, refusal
 from .ending import Ender
 from .following import Followers, Following, RequestFollowing
 from .keeping import Keeper
+from .keys import KeysInUse
 from .minting import Minter
 from .narrowing import end_narrowed, is_narrowed
 from .operating import Operators
@@ -38,7 +39,7 @@ from .starting import Starter
 from .strangers import Strangers
 from .sweeping import Sweeper
 from .task import IdempotencyKey, Owner, Task
-from .tickets import TicketWatch
+from .tickets import TicketGate, TicketWatch
 from .views import TaskView, owners_view, request_view
 
 LONGEST_START: Final = timedelta(seconds=60)
@@ -76,8 +77,10 @@ class TaskService:
         self._keeper = keeper = Keeper(outside, settings, Renewer(outside), ender, work)
         self._decider = decider = Decider(outside, settings)
         minter = Minter(outside, settings)
-        given = outside, settings, register, decider, minter, ender, keeper
+        gate = TicketGate(outside, decider)
+        given = outside, settings, register, decider, gate, minter, ender, keeper
         self._requests = requests = Requests(settings.limits)
+        self._keys = KeysInUse()
         self.approving = approving = Approving(
             outside, settings, requests, register, ender, lambda: self._policy
         )
@@ -113,20 +116,34 @@ class TaskService:
         self._require_accepting()
         if key is not None:
             await self._register.replayed()
-            known = self._register.by_key(_owner(caller), key)
-            if known is not None:
-                await known.changed.until(known.is_settled, LONGEST_START)
-                return self._again(known)
-            waiting = self._requests.by_key(_owner(caller), key)
-            if waiting is not None:
-                return await self._collect(caller, waiting)
+        async with self._keys.held(_owner(caller), key):
+            found = self._known(caller, key)
+            one = found or await self._begun(caller, request, key)
+        if isinstance(one, Task):
+            if one is not found:
+                return await self._mint(one)
+            await one.changed.until(one.is_settled, LONGEST_START)
+            return self._again(one)
+        if one is not found:
+            return request_view(one, self._outside.clock)
+        return await self._collect(caller, one)
+
+    def _known(self, caller: Caller, key: IdempotencyKey | None) -> Task | Request | None:
+        """Find what a key began, in whichever book it stands now."""
+        if key is None:
+            return None
+        owner = _owner(caller)
+        return self._register.by_key(owner, key) or self._requests.by_key(owner, key)
+
+    async def _begun(
+        self, caller: Caller, request: RequestFacts, key: IdempotencyKey | None
+    ) -> Task | Request:
+        """Decide: a task that is to be minted, or a request that waits."""
         self._require_ready()
         try:
-            task = await self._starter.decide(self._policy, caller, request, key)
+            return await self._starter.decide(self._policy, caller, request, key)
         except NeedsApproval as needs:
-            waiting = await self._collector.wait(caller, needs, key)
-            return request_view(waiting, self._outside.clock)
-        return await self._mint(task)
+            return await self._collector.wait(caller, needs, key)
 
     async def _collect(self, caller: Caller, waiting: Request) -> TaskView:
         """Answer a repeated request: it still waits, or it becomes a task."""

@@ -1,5 +1,7 @@
 """How a task comes to be: decided, bound, admitted, minted."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -35,7 +37,7 @@ from .register import Register
 from .requests import Request
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Owner, Task
-from .tickets import require_open_ticket
+from .tickets import TicketGate
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Starter:
     settings: Settings
     register: Register
     decider: Decider
+    gate: TicketGate
     minter: Minter
     ender: Ender
     keeper: Keeper
@@ -62,8 +65,9 @@ class Starter:
         self._attempt(caller)
         refused = as_new_task(caller.evidence)
         granted = await self.decider.ask(policy, caller, request, refused)
-        await require_open_ticket(self.outside, self.decider, caller, granted, refused)
-        return await self._admitted(policy, caller, granted, key)
+        async with self._place(policy, caller, granted):
+            await self.gate.require_open(caller, granted, refused)
+            return await self._admitted(caller, granted, key)
 
     async def collect(self, policy: Policy, caller: Caller, waiting: Request) -> Task:
         """
@@ -83,21 +87,34 @@ class Starter:
             )
             await self.decider.refuse(caller, granted, changed, refused)
             raise changed
-        await require_open_ticket(self.outside, self.decider, caller, granted, refused)
-        if not waiting.waits:  # cancelled, expired or voided while the hook was asked
-            raise Conflict(
-                Code.TASK_ENDED, f"the request is over: {waiting.why}", fix="ask again, anew"
-            )
-        return await self._admitted(
-            policy, caller, granted, waiting.idempotency, task_id=waiting.id
-        )
+        async with self._place(policy, caller, granted):
+            await self.gate.require_open(caller, granted, refused)
+            if not waiting.waits:  # cancelled, expired or voided while the hook was asked
+                raise Conflict(
+                    Code.TASK_ENDED, f"the request is over: {waiting.why}", fix="ask again, anew"
+                )
+            return await self._admitted(caller, granted, waiting.idempotency, task_id=waiting.id)
 
     def _attempt(self, caller: Caller) -> None:
         self.register.admission.attempt(caller.spiffe_id, self.outside.clock.boottime())
 
+    @asynccontextmanager
+    async def _place(self, policy: Policy, caller: Caller, granted: Granted) -> AsyncIterator[None]:
+        """Count the task before a hook is asked for it; give its place back if it fails."""
+        identity, scope = caller.spiffe_id, granted.scope
+        try:
+            self._admit(policy, caller, scope)
+        except LimitExceeded as error:
+            await self.decider.refuse(caller, granted, error, as_new_task(caller.evidence))
+            raise
+        try:
+            yield
+        except BaseException:
+            self.register.admission.leave(identity, scope.definition)
+            raise
+
     async def _admitted(
         self,
-        policy: Policy,
         caller: Caller,
         granted: Granted,
         key: IdempotencyKey | None,
@@ -106,16 +123,10 @@ class Starter:
     ) -> Task:
         now = self.outside.clock.boottime()
         given, scope = granted.given, granted.scope
-        refused = as_new_task(caller.evidence)
         try:
-            self._admit(policy, caller, scope)
-            try:
-                watch = self._bind(caller, given.request, scope)
-            except BaseException:
-                self.register.admission.leave(caller.spiffe_id, scope.definition)
-                raise
+            watch = self._bind(caller, given.request, scope)
         except (Unprocessable, LimitExceeded) as error:
-            await self.decider.refuse(caller, granted, error, refused)
+            await self.decider.refuse(caller, granted, error, as_new_task(caller.evidence))
             raise
         self.decider.granted(caller)
         deadline = now + scope.lifetime.total_seconds()

@@ -19,32 +19,54 @@ from .outside import Outside
 from .register import Register
 from .task import Task
 
-CHECKS_AT_ONCE: Final = 8
+CHECKS_AT_ONCE: Final = 8  # by the watch, and as many again by starts and changes
+LONGEST_QUEUE_SECONDS: Final = 10.0
 
 
 async def why_not_open(outside: Outside, given: DecisionInput, scope: Scope) -> str | None:
-    """None when a scope needs no ticket, or its ticket is open; else why not."""
-    if not scope.break_glass:
-        return None
+    """None when an emergency's ticket is open; else why not."""
     ticket, caller = given.request.ticket or "", str(given.caller.spiffe_id)
     return await outside.tickets.why_not_open(ticket, scope.definition, caller)
 
 
-async def require_open_ticket(
-    outside: Outside, decider: Decider, caller: Caller, granted: Granted, refused: Refused
-) -> None:
-    """Raise Denied, once that is recorded, for an emergency whose ticket is not open."""
-    problem = await why_not_open(outside, granted.given, granted.scope)
-    if problem is None:
-        return
-    outside.log.warning("ticket_not_open", definition=granted.scope.definition, reason=problem)
-    error = Denied(
-        Code.NOT_PERMITTED,
-        "the ticket is not open, or nobody can say that it is",
-        fix="open the ticket; an operator sees the reason in the daemon's log",
-    )
-    await decider.refuse(caller, granted, error, refused)
-    raise error
+class TicketGate:
+    """
+    Asks for the tickets of starts and changes, a few at once: their crowd cannot use up the
+    processes that the watch needs, by which a running task's ticket would seem closed.
+    """
+
+    def __init__(self, outside: Outside, decider: Decider) -> None:
+        self._outside = outside
+        self._decider = decider
+        self._places = asyncio.Semaphore(CHECKS_AT_ONCE)
+
+    async def require_open(self, caller: Caller, granted: Granted, refused: Refused) -> None:
+        """Raise Denied, once that is recorded, for an emergency whose ticket is not open."""
+        scope = granted.scope
+        if not scope.break_glass:
+            return
+        problem = await self._why_not_open(granted.given, scope)
+        if problem is None:
+            return
+        self._outside.log.warning("ticket_not_open", definition=scope.definition, reason=problem)
+        error = Denied(
+            Code.NOT_PERMITTED,
+            "the ticket is not open, or nobody can say that it is",
+            fix="open the ticket; an operator sees the reason in the daemon's log",
+        )
+        await self._decider.refuse(caller, granted, error, refused)
+        raise error
+
+    async def _why_not_open(self, given: DecisionInput, scope: Scope) -> str | None:
+        try:
+            async with asyncio.timeout(LONGEST_QUEUE_SECONDS):
+                await self._places.acquire()
+        except TimeoutError:
+            return "too many tickets are being asked for"
+        try:
+            return await why_not_open(self._outside, given, scope)
+        finally:
+            self._places.release()
 
 
 class TicketWatch:
