@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
-from taskmint.policy.acl import parse
+from taskmint.policy.acl import Rule, parse
 from taskmint.policy.definition import AFTER_DEADLINE
 from taskmint.policy.enumerate import Combination, EnumeratedDefinition
 from taskmint.policy.plan import plan_of
@@ -71,7 +71,7 @@ def test_token_roles_hold_the_clocks() -> None:
 
 
 def test_the_daemon_reads_no_secret() -> None:
-    """P1: no rule of its own policy touches a path that mints, and none is a wildcard."""
+    """P1: no rule of its own policy touches a path that mints; a wildcard only deletes its own."""
     (name,) = PLAN.daemon_policies
     minting = {
         rule.path
@@ -82,8 +82,9 @@ def test_the_daemon_reads_no_secret() -> None:
     }
     own = PLAN.policies[name].rules
     assert not {rule.path for rule in own} & minting
-    assert not [rule.path for rule in own if "*" in rule.path or "+" in rule.path]
-    assert {rule.path.split("/")[0] for rule in own} == {"auth", "sys"}
+    wild = [rule for rule in own if "*" in rule.path or "+" in rule.path]
+    assert wild == [Rule("warehouse/roles/taskmint-db-*", ("delete",), {})]
+    assert {rule.path.split("/")[0] for rule in own if rule not in wild} == {"auth", "sys"}
 
 
 def test_equal_policies_have_equal_plans() -> None:
@@ -167,6 +168,37 @@ def test_leases_of_former_mounts_are_still_taken_back() -> None:
     assert PLAN.permits_daemon("PUT", "sys/leases/revoke", {**lease, "sync": True})
     assert not PLAN.permits_daemon("PUT", "sys/leases/revoke", lease)
     assert not PLAN.permits_daemon("PUT", "sys/leases/renew", {**lease, "increment": 60})
+
+
+def test_what_was_written_for_a_task_is_deleted_after_its_definition_went() -> None:
+    """
+    In the process whatever the mount, so that a restart under a changed policy takes it back.
+
+    The server lets roles go where leases can be taken back, and policies inside a namespace.
+    """
+    former = ("warehouse/roles", "team/warehouse/roles", "a/team/warehouse/roles")
+    for path in (*(f"{mount}/taskmint-db-d.x.eu.n-1" for mount in former),
+                 "sys/policies/acl/taskmint-hand-d.t.n-1"):  # fmt: skip
+        assert PLAN.permits_daemon("DELETE", path, None), path
+        assert not PLAN.permits_daemon("POST", path, {}), path
+    for path in ("warehouse/roles/orders-ro", "sys/policies/acl/taskmint-daemon", "sys/mounts/x"):
+        assert not PLAN.permits_daemon("DELETE", path, None), path
+    one = definition("d", secret("creds/x"), secret("apps/x", revocable=False))
+    policies = "sys/policies/acl/taskmint-hand-*"
+    for settings, there in ((PlanSettings(), False), (PlanSettings(namespace="n"), True)):
+        (own,) = (item for item in plan_of((one,), settings).policies.values()
+                  if item.name == "taskmint-daemon")  # fmt: skip
+        deletes = {rule.path for rule in own.rules if "delete" in rule.capabilities}
+        assert deletes == {"kv/roles/taskmint-db-*"} | ({policies} if there else set())
+
+
+def test_a_certificate_of_a_former_mount_is_still_looked_for() -> None:
+    """Without a token, where everybody may read: what Vault says of it, and its issuer's list."""
+    for mount in ("pki", "team/pki"):
+        assert PLAN.permits_anyone("GET", f"{mount}/cert/0a-1b", None)
+        assert PLAN.permits_anyone("GET", f"{mount}/issuer/default/crl", None)
+    for path in ("kv/data/x", "pki/issuer/default", "pki/cert/ca/raw"):
+        assert not PLAN.permits_anyone("GET", path, None), path
 
 
 def test_without_a_lease_mount_no_lease_is_in_reach() -> None:

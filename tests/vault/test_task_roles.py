@@ -15,10 +15,11 @@ from taskmint.errors import BackendFailed, Code, Unavailable
 from taskmint.model.scope import Entitlement, Ephemeral
 from taskmint.model.secret import Secret
 from taskmint.model.task_id import TaskId, revision_name
+from taskmint.policy.acl import Rule
 from taskmint.policy.database import POSTGRESQL_REVOCATION
 from taskmint.ports import Minted, ProbeResult, TaskToken, TokenRequest, Written
 from taskmint.vault.client import VaultClient
-from vault.ground import NODE, Ground, token_request, until
+from vault.ground import LOG, NODE, POLICY, Ground, plan_from, token_request, until
 
 pytestmark = pytest.mark.real
 
@@ -176,6 +177,23 @@ async def test_a_leftover_of_a_definition_that_is_gone_can_be_deleted(
     assert (await daemon.send("POST", path, {"db_name": "tasks"})).status == 403
     await daemon.call("DELETE", path)
     assert (await admin.send("GET", path)).status == 404
+
+
+async def test_a_restart_under_a_policy_without_the_definition_still_deletes_its_roles(
+    client: VaultClient, ground: Ground, admin: BaoHttp
+) -> None:
+    """No `database` is left in it, and nothing is remembered; the task would stay `revoking`."""
+    _, name = task()
+    role = first(ground.books(name))
+    await client.write(token_request("keeper"), role)
+    plan = plan_from(POLICY.replace("MOUNT", ground.mount))
+    assert not plan.task_object_places
+    settings = ground.settings(unsafe_allow_wide_rights=True)  # the old plan stands there
+    async with VaultClient(settings, plan, ground.signer.fetch, LOG) as restarted:
+        await restarted.delete(role.path)
+    assert (await admin.send("GET", role.path)).status == 404
+    (own,) = (plan.policies[policy] for policy in plan.daemon_policies)
+    assert Rule(f"{ground.mount}/roles/taskmint-db-*", ("delete",), {}) in own.rules
 
 
 async def test_a_task_token_reads_roles_of_its_own_combination_only(

@@ -35,6 +35,7 @@ from .plan_rules import (
     engine_mounts,
     entitlement_path,
     entitlements_of,
+    leftover_rules,
     read_rules,
     take_back_rules,
     task_rules,
@@ -55,7 +56,8 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
     """Derive the plan. Raises ValueError when two different things share a name."""
     by_policy = task_rules(definitions)
     roles = _token_roles(definitions)
-    own = _daemon_policies(definitions, read_rules(by_policy, roles))
+    leftovers = leftover_rules(definitions, namespace=settings.namespace is not None)
+    own = _daemon_policies(definitions, [*leftovers, *read_rules(by_policy, roles)])
     policies = {name: _policy(name, rules) for name, rules in by_policy.items()}
     if clash := own.keys() & policies.keys():
         raise ValueError(f"{', '.join(sorted(clash))} is the daemon's own policy")
@@ -76,7 +78,7 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
         mounts=engine_mounts(definitions),
         digest=sha256((digests + repr(sorted(roles.items()))).encode()).hexdigest(),
         daemon_predicate=Predicate(sent),
-        crl_predicate=Predicate(crl_rules(definitions)),
+        crl_predicate=Predicate(crl_rules()),
         task_predicates={name: Predicate(rules) for name, rules in by_policy.items()},
     )
 
@@ -88,12 +90,12 @@ def _policy(name: str, rules: Iterable[Rule]) -> AclPolicy:
 
 
 def _daemon_policies(
-    definitions: tuple[EnumeratedDefinition, ...], reads: Iterable[Rule]
+    definitions: tuple[EnumeratedDefinition, ...], others: Iterable[Rule]
 ) -> dict[str, AclPolicy]:
     """Split the daemon's rules over as many policies as their size asks for."""
     packs: list[list[Rule]] = [[]]
     size = 0
-    for rule in merge([*daemon_rules(definitions), *reads]):
+    for rule in merge([*daemon_rules(definitions), *others]):
         length = len(render((rule,)))
         if size + length > _POLICY_BYTES:
             packs.append([])

@@ -5,7 +5,7 @@ Enumerated definitions in, ACL rules out: what a task token may do, and what the
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
+from taskmint.model.scope import ACL_POLICIES, Entitlement, EntitlementKind, Json, ProofLevel
 
 from .acl import Capability, Rule, Values
 from .enumerate import EnumeratedDefinition
@@ -15,6 +15,9 @@ PROBE_PREFIX: Final = "taskmint-probe-"
 # Of a role that exists for one task nothing is left when it is probed: its connection has a probe.
 CONNECTION_PROBE_PREFIX: Final = PROBE_PREFIX + "db."
 DISPLAY_NAMES: Final = "taskmint-*"
+_DATABASE_KINDS: Final = frozenset({EntitlementKind.DATABASE, EntitlementKind.SECRET})
+# Of one to three segments; a rule knows no wildcard for any number of them.
+_ANY_MOUNT: Final = ("+", "+/+", "+/+/+")
 
 
 def entitlement_path(entitlement: Entitlement) -> str:
@@ -99,8 +102,8 @@ def ephemeral_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
     Let roles be written that exist for one task: by the beginning of their names, fields exact.
 
     Statements go as lists, which the server compares as a whole; a `*` would mean nothing there
-    (decisions.md 7). A role that exists cannot be changed. What bears such a name may be listed and
-    deleted, also after the policy has forgotten its definition; the server takes the longest rule.
+    (decisions.md 7). A role that exists cannot be changed. What bears such a name may be listed,
+    and deleted (`leftover_rules`); the server takes the longest rule, so each has that right too.
 
     Of a policy's text the server can pin the beginning only, up to the first parameter that is no
     enum. So this is self-grant, and stays inside a namespace of its own (planning.py).
@@ -118,20 +121,38 @@ def ephemeral_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
         rules[f"{path} {first.body}"] = Rule(path, writes, fields, required)
         names = first.path.rpartition("/")[0]
         rules[names] = Rule(names, ("list",), {})
-        prefix = DATABASE_PREFIX if entitlement.acl is None else HAND_PREFIX
-        whole = f"{names}/{prefix}*"
-        rules[whole] = Rule(whole, ("delete",), {})
     return list(rules.values())
+
+
+def leftover_rules(definitions: Iterable[EnumeratedDefinition], *, namespace: bool) -> list[Rule]:
+    """
+    Let everything be deleted that bears the name of what exists for one task.
+
+    Also where no definition writes such things any more: a task may be left that has one, and
+    would stay `revoking` for ever. So a role at each mount whose leases can be taken back, and a
+    policy wherever one may ever be written, which is inside a namespace.
+    """
+    mounts = {
+        item.mount
+        for item in entitlements_of(definitions)
+        if item.revocable and item.path.startswith("creds/") and item.kind in _DATABASE_KINDS
+    }
+    paths = [f"{mount}/roles/{DATABASE_PREFIX}*" for mount in sorted(mounts)]
+    if namespace:
+        paths.append(f"{ACL_POLICIES}/{HAND_PREFIX}*")
+    return [Rule(path, ("delete",), {}) for path in paths]
 
 
 def take_back_rules() -> list[Rule]:
     """
     List what the daemon sends although its policies may not say so.
 
-    A lease of a mount that the policy no longer names is still looked up and taken back; what the
-    server then refuses goes with its token.
+    A lease of a mount that the policy no longer names is still looked up and taken back, and what
+    was written for a task is deleted. While the server refuses that, the task stays `revoking`.
     """
+    roles = [f"{mount}/roles/{DATABASE_PREFIX}*" for mount in _ANY_MOUNT]
     return [
+        *(Rule(path, ("delete",), {}) for path in (*roles, f"{ACL_POLICIES}/{HAND_PREFIX}*")),
         _whole("sys/leases/revoke", {"lease_id": (), "sync": (True,)}),
         _whole("sys/leases/lookup", {"lease_id": ()}),
     ]
@@ -144,16 +165,16 @@ def read_rules(policies: Iterable[str], token_roles: Iterable[str]) -> list[Rule
     return [Rule(path, ("read",), {}) for path in paths]
 
 
-def crl_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
+def crl_rules() -> list[Rule]:
     """
     List what is asked without any token, as a relying party asks: is this certificate revoked?
 
-    The server lets everybody read both, so no policy of the plan has them.
+    The server lets everybody read both, so no policy of the plan has them; and at any mount, since
+    a certificate is still proven revoked when the policy no longer names its mount.
     """
-    mounts = {item.mount for item in entitlements_of(definitions) if item.proof is ProofLevel.CRL}
     return [
         Rule(f"{mount}/{path}", ("read",), {})
-        for mount in sorted(mounts)
+        for mount in _ANY_MOUNT
         for path in ("cert/+", "issuer/+/crl")
     ]
 
