@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -19,7 +20,7 @@ from policy.asking import REPORT, asked, denied, granted, load
 from policy.keys import key, request, signed, ssh_key, subject
 from taskmint.errors import Code
 from taskmint.model.scope import DecisionInput, KeyField
-from taskmint.policy.caller_key import MAX_LENGTH, accept_key
+from taskmint.policy.caller_key import KEY_TYPES, MAX_LENGTH, accept_key
 from taskmint.policy.parameter import Refused
 
 SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
@@ -37,6 +38,13 @@ def csr(text: str, common_name: str | None = "x.example.org") -> str | Refused:
 def line(text: str) -> str | Refused:
     """Read an OpenSSH public key."""
     return accept_key(KeyField.PUBLIC_KEY, text, None)
+
+
+def wire(kind: str, *fields: bytes) -> str:
+    """Write an OpenSSH public key of these fields (RFC 4253, section 6.6)."""
+    parts = (kind.encode(), *fields)
+    blob = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    return f"{kind} {base64.b64encode(blob).decode()}"
 
 
 def with_keys(keys: dict[str, str]) -> DecisionInput:
@@ -63,6 +71,25 @@ def test_another_key_is_refused(kind: str) -> None:
 def test_a_small_rsa_key_for_ssh_is_refused() -> None:
     """Where the type of the line is one that is allowed."""
     assert isinstance(line(ssh_key("rsa1024")), Refused)
+
+
+def test_an_ssh_key_whose_point_is_compressed_is_refused() -> None:
+    """OpenSSH never writes one, and its reader here raises NotImplementedError."""
+    public = key("p256").public_key()
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    point = public.public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
+    text = wire("ecdsa-sha2-nistp256", b"nistp256", point)
+    assert line(text) == Refused("cannot be read")
+
+
+@pytest.mark.parametrize(("exponent", "fits"), [(65537, True), (2**32 + 1, False)])
+def test_an_rsa_key_with_a_long_exponent_is_refused(exponent: int, fits: bool) -> None:
+    """Whoever checks its signatures would pay for each bit."""
+    public = key("rsa2048").public_key()
+    assert isinstance(public, rsa.RSAPublicKey)
+    numbers = (exponent, public.public_numbers().n)
+    text = wire("ssh-rsa", *(n.to_bytes(n.bit_length() // 8 + 1, "big") for n in numbers))
+    assert line(text) == (text if fits else Refused(f"is not {KEY_TYPES}"))
 
 
 def test_the_policys_own_name_may_be_said_and_no_other() -> None:

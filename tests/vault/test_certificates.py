@@ -112,8 +112,15 @@ def test_the_right_ones_are_read() -> None:
     assert issued(HOST, ssh_data(), NOW) == Issued("a3959ed6", NOW + TEN)
 
 
+def two_certificates() -> dict[str, Json]:
+    """The right one, and another behind it, which a reader of the first does not see."""
+    other = x509_data(name=subject("admin"), ends=NOW + timedelta(days=60))
+    return {"certificate": f"{x509_data()['certificate']}{other['certificate']}"}
+
+
 B = x509.DNSName("b.example.org")
 WRONG: dict[str, tuple[Callable[[], dict[str, Json]], str]] = {
+    "two": (two_certificates, "is not alone"),
     "key": (lambda: x509_data(kind="p384"), "is for another key"),
     "name": (lambda: x509_data(name=subject("admin")), "has another common name"),
     "no name": (lambda: x509_data(name=subject()), "has another common name"),

@@ -26,6 +26,7 @@ from .parameter import Refused
 MAX_LENGTH: Final = 8192  # characters
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096  # verifying takes a tenth of a millisecond; 16,384 bits take ten
+MAX_RSA_EXPONENT: Final = 1 << 32  # 65537 is usual; verifying costs more with each bit
 KEY_TYPES: Final = "Ed25519, ECDSA on P-256, P-384 or P-521, or RSA of 2048 to 4096 bits"
 
 _PublicKey: TypeAlias = object
@@ -58,7 +59,8 @@ def accept_key(field: KeyField, claimed: str, common_name: str | None) -> str | 
         if field is KeyField.CSR:
             return _csr(claimed, common_name)
         return _ssh(claimed)
-    except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion):
+    # NotImplementedError: an ECDSA key whose point is compressed, which OpenSSH never writes.
+    except (ValueError, TypeError, NotImplementedError, UnsupportedAlgorithm, InvalidVersion):
         return Refused("cannot be read")
 
 
@@ -96,5 +98,6 @@ def is_allowed(key: _PublicKey) -> bool:
     if isinstance(key, ec.EllipticCurvePublicKey):
         return isinstance(key.curve, _CURVES)
     if isinstance(key, rsa.RSAPublicKey):
-        return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS
+        exponent = key.public_numbers().e
+        return MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS and exponent <= MAX_RSA_EXPONENT
     return isinstance(key, ed25519.Ed25519PublicKey)

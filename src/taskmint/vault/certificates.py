@@ -115,7 +115,10 @@ def _failed(entitlement: Entitlement, what: str) -> BackendFailed:
 
 
 def _x509(entitlement: Entitlement, data: Mapping[str, Json]) -> tuple[Issued, datetime]:
-    certificate = load_pem_x509_certificate(str(data["certificate"]).encode())
+    text = str(data["certificate"])
+    if text.count("-----BEGIN") > 1:  # the reader takes the first; the caller gets them all
+        raise WrongCertificate("is not alone")
+    certificate = load_pem_x509_certificate(text.encode())
     body = entitlement.body
     if "csr" in body:
         asked = load_pem_x509_csr(str(body["csr"]).encode()).public_key()
@@ -134,8 +137,8 @@ def _x509(entitlement: Entitlement, data: Mapping[str, Json]) -> tuple[Issued, d
         raise WrongCertificate("has other names than those asked for")
     if _is_authority(certificate):
         raise WrongCertificate("may sign certificates itself")
-    text = f"{certificate.serial_number:x}"
-    padded = text.zfill(len(text) + len(text) % 2)
+    digits = f"{certificate.serial_number:x}"
+    padded = digits.zfill(len(digits) + len(digits) % 2)
     serial = "-".join(padded[at : at + 2] for at in range(0, len(padded), 2))
     return Issued(serial, certificate.not_valid_after_utc), certificate.not_valid_before_utc
 
