@@ -45,8 +45,23 @@ def test_what_is_counted_is_what_would_be_added_up(steps: list[Asked]) -> None:
 def test_p10_a_busy_identity_is_remembered_in_bounded_memory() -> None:
     """The newest count: it is at least as busy as it says."""
     history = History()
-    for number in range(2 * MOST_REMEMBERED):
+    for number in range(3 * MOST_REMEMBERED):
         history.record(ALICE, (number, None), 1.0, granted=number % 2 == 0)
-    half = MOST_REMEMBERED // 2
 
-    assert history.facts(ALICE, 2.0) == HistoryFacts(half, half, MOST_REMEMBERED)
+    most = MOST_REMEMBERED
+    assert history.facts(ALICE, 2.0) == HistoryFacts(most, most, 2 * most)
+
+
+def test_denials_and_grants_push_each_other_out_of_nothing() -> None:
+    """Who floods the daemon with what is refused does not get rid of what was granted."""
+    for granted, kept in (
+        (True, HistoryFacts(3, MOST_REMEMBERED, 2)),
+        (False, HistoryFacts(MOST_REMEMBERED, 3, 2)),
+    ):
+        history = History()
+        for _ in range(3):
+            history.record(ALICE, (1, None), 1.0, granted=granted)
+        for _ in range(2 * MOST_REMEMBERED):
+            history.record(ALICE, (2, None), 2.0, granted=not granted)
+        assert history.facts(ALICE, 3.0) == kept
+        assert history.facts(ALICE, 1.0 + HOUR_SECONDS).processes == 1

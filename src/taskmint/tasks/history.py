@@ -8,45 +8,51 @@ from taskmint.model.scope import HistoryFacts
 from taskmint.model.spiffe import SpiffeId
 
 HOUR_SECONDS: Final = 3600.0
-MOST_REMEMBERED: Final = 1024  # per identity; a busier one counts as at least this busy
+MOST_REMEMBERED: Final = 1024  # grants, and as many denials, per identity; busier counts as this
+
+Process = tuple[int, int | None]  # pid and start time
 
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
     at: float
-    granted: bool
-    process: tuple[int, int | None]
+    process: Process
 
 
 class _Hour:
-    """One identity's requests, counted as they come and go: a decision must not add them up."""
+    """
+    One identity's requests, counted as they come and go: a decision must not add them up.
+
+    Grants and denials are kept apart: denials, which anybody can bring about, push out no grant.
+    """
 
     def __init__(self) -> None:
-        self._asked: deque[_Asked] = deque()
-        self._processes: Counter[tuple[int, int | None]] = Counter()
-        self._grants = 0
+        self._grants: deque[_Asked] = deque()
+        self._denials: deque[_Asked] = deque()
+        self._processes: Counter[Process] = Counter()
 
-    def add(self, asked: _Asked) -> None:
-        if len(self._asked) == MOST_REMEMBERED:
-            self._drop_oldest()
-        self._asked.append(asked)
-        self._processes[asked.process] += 1
-        self._grants += asked.granted
+    def add(self, process: Process, now: float, *, granted: bool) -> None:
+        asked = self._grants if granted else self._denials
+        if len(asked) == MOST_REMEMBERED:
+            self._drop_oldest(asked)
+        asked.append(_Asked(now, process))
+        self._processes[process] += 1
 
     def facts(self, now: float) -> HistoryFacts:
-        while self._asked and self._asked[0].at <= now - HOUR_SECONDS:
-            self._drop_oldest()
-        return HistoryFacts(self._grants, len(self._asked) - self._grants, len(self._processes))
+        for asked in (self._grants, self._denials):
+            while asked and asked[0].at <= now - HOUR_SECONDS:
+                self._drop_oldest(asked)
+        return HistoryFacts(len(self._grants), len(self._denials), len(self._processes))
 
     def idle(self, now: float) -> bool:
-        return self._asked[-1].at <= now - HOUR_SECONDS if self._asked else True
+        newest = [asked[-1].at for asked in (self._grants, self._denials) if asked]
+        return all(at <= now - HOUR_SECONDS for at in newest)
 
-    def _drop_oldest(self) -> None:
-        asked = self._asked.popleft()
-        self._grants -= asked.granted
-        self._processes[asked.process] -= 1
-        if not self._processes[asked.process]:
-            del self._processes[asked.process]
+    def _drop_oldest(self, asked: deque[_Asked]) -> None:
+        process = asked.popleft().process
+        self._processes[process] -= 1
+        if not self._processes[process]:
+            del self._processes[process]
 
 
 class History:
@@ -56,14 +62,12 @@ class History:
         self._hours: defaultdict[SpiffeId, _Hour] = defaultdict(_Hour)
         self._tidy_at = 0.0
 
-    def record(
-        self, identity: SpiffeId, process: tuple[int, int | None], now: float, *, granted: bool
-    ) -> None:
-        """Note one decided request; `process` is pid and start time."""
+    def record(self, identity: SpiffeId, process: Process, now: float, *, granted: bool) -> None:
+        """Note one decided request."""
         if now >= self._tidy_at:
             self._tidy_at = now + HOUR_SECONDS / 60
             self._forget_idle(now)
-        self._hours[identity].add(_Asked(now, granted, process))
+        self._hours[identity].add(process, now, granted=granted)
 
     def facts(self, identity: SpiffeId, now: float) -> HistoryFacts:
         """Count this identity's last hour."""
