@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Final, Protocol
 
 from .errors import Limit
-from .model.approval import Statement, Vouched
+from .model.approval import Approver, Statement, Vouched
 from .model.caller import Caller
 from .model.peer import Peer
 from .model.scope import BindKind, Entitlement, Ephemeral, Json, Scope
@@ -75,6 +75,9 @@ class Approvers(Protocol):
 
     def vouch_local(self, uid: int, statement: Statement) -> Vouched:
         """Take the kernel's word for who speaks. Raises Denied(approval_refused)."""
+
+    def current(self, vouched: Vouched) -> Approver | None:
+        """Say who vouches for it by what is known now; None when nobody does any more."""
 
     def recall(self, facts: Mapping[str, Json]) -> Vouched:
         """

@@ -10,7 +10,10 @@ from identity.pki import root
 from identity.test_statements import chain
 from taskmint.errors import Code, ConfigError, Denied
 from taskmint.identity.approvers import ApproverRecord, Approvers, directory_of
+from taskmint.model.approval import Approver
 from taskmint.model.spiffe import SpiffeId
+from taskmint.policy.approval import is_same_person
+from taskmint.tasks.request_entries import vouched_facts
 
 from fakes.clock import SteppedClock
 
@@ -91,6 +94,47 @@ def test_an_svid_is_the_person_the_config_gives_it_to() -> None:
     proven = SpiffeId("example.org", "/ann")
     assert mapped.approver.proven_id == unknown.approver.proven_id == proven
     assert mapped.by.startswith("svid:")
+
+
+def test_a_key_in_a_certificate_makes_no_second_person() -> None:
+    """A configured key is its owner's, whatever SPIFFE ID a certificate gives it."""
+    leaf = AUTHORITY.workload("spiffe://example.org/ann")
+    assert isinstance(leaf.key, ec.EllipticCurvePrivateKey)
+    signer = Signer(leaf.key)
+    known = approvers(record("ann", signer))
+    by_key = known.verify(signer.sign(claims(LATER))).approver
+    by_svid = known.verify(signer.sign(claims(LATER), kid=None, x5c=chain(leaf))).approver
+
+    assert by_svid.principal == by_key.principal == "ann"
+    assert is_same_person(by_key, by_svid)
+    assert by_svid.proven_id == SpiffeId("example.org", "/ann")
+
+
+def test_who_vouches_is_asked_of_the_directory_of_now() -> None:
+    """By key, uid or certificate: a person as written down now, or nobody any more."""
+    leaf = AUTHORITY.workload("spiffe://example.org/eve")
+    assert isinstance(leaf.key, ec.EllipticCurvePrivateKey)
+    eve = Signer(leaf.key)
+    people = (record("ann", ANN, uids=(7,)), record("bob", BOB), record("eve", eve))
+    known = approvers(*people, local=True)
+    by_key = known.verify(ANN.sign(claims(LATER)))
+    by_uid = known.vouch_local(7, by_key.statement)
+    by_svid = known.verify(eve.sign(claims(LATER), kid=None, x5c=chain(leaf)))
+    for one in (by_key, by_uid, by_svid):
+        assert known.current(one) == one.approver
+        assert known.current(known.recall(vouched_facts(one))) == one.approver
+
+    known.replace(directory_of((record("ann", Signer.ed25519(), uids=(8,)), record("bob", ANN))))
+    assert known.current(by_key) == Approver("bob")
+    assert known.current(by_uid) is None
+    assert known.current(by_svid) is None
+    assert approvers(*people).current(by_uid) is None, "switched off since"
+
+    stranger = approvers().verify(eve.sign(claims(LATER), kid=None, x5c=chain(leaf)))
+    assert approvers().current(stranger) == stranger.approver
+    mapped = approvers(record("eve", spiffe_ids=("spiffe://example.org/eve",))).current(stranger)
+    assert mapped is not None
+    assert mapped.principal == "eve"
 
 
 def test_a_uid_approves_only_where_that_is_switched_on() -> None:

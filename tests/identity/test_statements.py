@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -234,6 +237,33 @@ def test_a_chain_that_is_no_svid_of_ours_signs_nothing() -> None:
     assert "signature is wrong" in refused(BOB.sign(claims(LATER), kid=None, x5c=chain(good)))
     for nonsense in ([], ["!"], "text", ["AAAA"], [7], chain(good) * 9):
         assert "cannot be read" in refused(BOB.sign(claims(LATER), kid=None, x5c=nonsense))
+
+
+def altered(was: bytes, becomes: bytes) -> list[str]:
+    """x5c of a certificate with some bytes of it changed, in one place or in two."""
+    assert len(was) == len(becomes)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "xyz")])
+    certificate = (
+        x509.CertificateBuilder(name, name, ANN.key.public_key(), 5, NOW, NOW + timedelta(days=1))
+        .sign(ANN.key, None)
+        .public_bytes(Encoding.DER)
+    )
+    assert was in certificate
+    return [base64.b64encode(certificate.replace(was, becomes)).decode()]
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"),
+    [
+        (b"\x30\x05\x06\x03\x2b\x65\x70\x03\x21", b"\x30\x05\x06\x03\x2b\x65\x7f\x03\x21"),
+        (b"\x0c\x03xyz", b"\x0c\x03\xffyz"),
+    ],
+    ids=["a key of an unknown algorithm", "an issuer that is no text"],
+)
+def test_a_certificate_that_only_half_reads_is_refused(was: bytes, becomes: bytes) -> None:
+    """What the library finds out late is a refusal like any other."""
+    text = ANN.sign(claims(LATER), kid=None, x5c=altered(was, becomes))
+    assert "certificates cannot be read" in refused(text)
 
 
 @pytest.mark.parametrize(

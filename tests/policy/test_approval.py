@@ -11,7 +11,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from taskmint.model.approval import Approver, Outcome, Statement, Vouched
 from taskmint.model.scope import Approval
 from taskmint.model.spiffe import SpiffeId
-from taskmint.policy.approval import Refused, Shown, Standing, Tally, is_same_person, weigh
+from taskmint.policy.approval import (
+    Refused,
+    Shown,
+    Standing,
+    Tally,
+    is_same_person,
+    weigh,
+    why_void,
+)
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 CALLER = SpiffeId("example.org", "/agent")
@@ -136,6 +144,25 @@ def test_one_denial_is_enough_and_final() -> None:
     assert denied.standing is Standing.DENIED
     for outcome in Outcome:
         assert "denied already" in refusal(denied, says(DPO, outcome))
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        ((ANN, DPO), None),
+        ((), None),
+        ((ANN, None), "no approver any more"),
+        ((ANN, BY_UID), "the caller's own"),
+        ((ANN, NOBODY), "does not name"),
+        ((ANN, ANN_TWICE), "of one person"),
+    ],
+)
+def test_approvals_stand_while_those_who_gave_them_still_may(
+    now: tuple[Approver | None, ...], why: str | None
+) -> None:
+    """Known, others than the caller, named by the policy, and different people: as at first."""
+    found = why_void(SHOWN, now)
+    assert found is None if why is None else why in (found or "")
 
 
 def test_withdrawing_takes_back_ones_own_approval() -> None:

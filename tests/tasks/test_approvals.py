@@ -20,7 +20,7 @@ from taskmint.errors import (
     NotFound,
     Unavailable,
 )
-from taskmint.identity.approvers import Approvers, directory_of
+from taskmint.identity.approvers import ApproverRecord, Approvers, Directory, directory_of
 from taskmint.model.approval import Outcome, Statement
 from taskmint.model.caller import IdentityMethod
 from taskmint.model.state import EndCause, TaskState
@@ -29,6 +29,7 @@ from taskmint.ports import Event
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.service import TaskService
 from taskmint.tasks.task import EndedBy, IdempotencyKey
+from taskmint.tasks.views import TaskView
 
 from tasks.approvals import (
     ANN,
@@ -394,6 +395,100 @@ async def test_p11_a_changed_policy_voids_what_waits() -> None:
             )
         with pytest.raises(Conflict):
             await asked(service)
+
+
+def without_bob(*more: ApproverRecord) -> Directory:
+    """The people, with others in bob's place."""
+    return directory_of([*(one for one in PEOPLE if one.principal != "bob"), *more])
+
+
+@pytest.mark.parametrize(
+    ("directory", "why"),
+    [
+        (without_bob(), "no approver any more"),
+        (without_bob(record("bob", Signer.ed25519(), groups=("leads",))), "no approver any more"),
+        (without_bob(record("bob", BOB)), "does not name"),
+        (without_bob(record("ann-2", BOB, groups=("leads",), uids=(1002,))), None),
+    ],
+    ids=["gone", "another key", "another group", "renamed"],
+)
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_p4_an_approver_who_was_taken_away_counts_no_more(
+    directory: Directory, why: str | None, *, restarted: bool
+) -> None:
+    """P4: a reload without them, or a start, ends what waits on their approval."""
+    world = a_world()
+    world.approvers = known = Approvers(directory_of(PEOPLE), dict, world.clock)
+    async with world.running(POLICY) as service:
+        waits = await asked(service, IdempotencyKey("half", "body"))
+        await service.approving.receive(says(world, waits, BOB))
+        whole = await approved(service, world)
+        if not restarted:
+            known.replace(directory)
+            assert service.adopt_policy(policy(POLICY)) == (0 if why is None else 2)
+            await expect_void(service, waits, whole, why)
+    if restarted:
+        known.replace(directory)
+        async with world.running(POLICY) as service:
+            await expect_void(service, waits, whole, why)
+
+
+async def expect_void(
+    service: TaskService, waits: TaskView, whole: TaskView, why: str | None
+) -> None:
+    """Two requests are over for this reason, or go on."""
+    shown = [await service.show(caller(), one.id, NO_WAIT) for one in (waits, whole)]
+    if why is None:
+        assert [one.state for one in shown] == [TaskState.AWAITING_APPROVAL, TaskState.APPROVED]
+        return
+    for one in shown:
+        assert one.state is TaskState.DENIED
+        assert why in (waiting(one).why or "")
+    with pytest.raises(Conflict, match=why):
+        await asked(service)
+
+
+async def test_p4_an_approver_found_to_be_the_caller_counts_no_more() -> None:
+    """P4: the uid that asked is written down as bob's afterwards."""
+    world = a_world()
+    world.approvers = known = Approvers(directory_of(PEOPLE), dict, world.clock)
+    async with world.running(policy_text(1)) as service:
+        await approved(service, world, [BOB])
+        people = [one for one in PEOPLE if one.principal not in {"bob", "owner"}]
+        known.replace(directory_of([*people, record("bob", BOB, groups=("leads",), uids=(1000,))]))
+        service.adopt_policy(policy(policy_text(1)))
+        with pytest.raises(Conflict, match="the caller's own"):
+            await asked(service)
+
+
+async def test_p4_taken_away_while_the_approval_is_written_it_does_not_count() -> None:
+    """P4: the row is on its way to the disk when the reload comes."""
+    world = a_world()
+    world.approvers = known = Approvers(directory_of(PEOPLE), dict, world.clock)
+    async with world.running(policy_text(1)) as service:
+        view = await asked(service)
+        world.ledger.gates[TaskState.APPROVED] = gate = asyncio.Event()
+        bringing = asyncio.create_task(service.approving.receive(says(world, view, BOB)))
+        await world.ledger.held.wait()
+        known.replace(without_bob())
+        assert service.adopt_policy(policy(policy_text(1))) == 0
+        gate.set()
+        await bringing
+        assert await state_of(service, view.id) is TaskState.DENIED
+
+
+async def test_p4_reissuing_rests_on_approvers_who_still_may() -> None:
+    """P4: a running task goes on; it gets nothing more on the word of somebody taken away."""
+    world = a_world()
+    world.approvers = known = Approvers(directory_of(PEOPLE), dict, world.clock)
+    async with world.running(POLICY) as service:
+        view = await approved(service, world)
+        await asked(service)
+        known.replace(without_bob())
+        assert service.adopt_policy(policy(POLICY)) == 0
+        assert await state_of(service, view.id) is TaskState.ACTIVE
+        with pytest.raises(Denied, match="needs an approval"):
+            await service.change(caller(), view.id, lambda one: one, None)
 
 
 async def test_p4_a_withdrawn_identity_ends_what_waits() -> None:

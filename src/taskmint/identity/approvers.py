@@ -40,6 +40,7 @@ class ApproverRecord:
 class Directory:
     """Everybody who may approve something, by what proves them."""
 
+    people: Mapping[str, Approver]
     keys: Mapping[str, ApproverKey]
     by_key: Mapping[str, Approver]
     by_uid: Mapping[int, Approver]
@@ -77,6 +78,7 @@ def directory_of(records: Iterable[ApproverRecord], file: str = "") -> Directory
     if findings:
         raise ConfigError(Code.CONFIG_INVALID, tuple(findings))
     return Directory(
+        people,
         keys,
         {thumbprint: people[name] for thumbprint, name in held.items()},
         {uid: one for one in people.values() for uid in one.uids},
@@ -120,14 +122,18 @@ class Approvers:
         self._directory = directory
 
     def verify(self, text: str) -> Vouched:
-        """Verify a signed statement and say whose it is. Raises Denied(approval_invalid)."""
+        """
+        Verify a signed statement and say whose it is. Raises Denied(approval_invalid).
+
+        A key that is somebody's stays theirs in a certificate: it makes no second person.
+        """
         known = self._directory
         signed = verify_statement(text, known.keys, self._bundles(), self._clock.utcnow())
-        if signed.spiffe_id is None:
-            approver = known.by_key[signed.key.thumbprint]
-            return Vouched(signed.statement, approver, f"key:{signed.key.thumbprint}")
-        person = known.by_spiffe_id.get(signed.spiffe_id, Approver(str(signed.spiffe_id)))
-        approver = replace(person, proven_id=signed.spiffe_id)
+        thumbprint, proven = signed.key.thumbprint, signed.spiffe_id
+        if proven is None:
+            return Vouched(signed.statement, known.by_key[thumbprint], f"key:{thumbprint}")
+        named = known.by_key.get(thumbprint) or known.by_spiffe_id.get(proven)
+        approver = replace(named or Approver(str(proven)), proven_id=proven)
         return Vouched(signed.statement, approver, f"svid:{signed.evidence}")
 
     def vouch_local(self, uid: int, statement: Statement) -> Vouched:
@@ -142,6 +148,21 @@ class Approvers:
                 fix="sign the statement; or see approvals.local_uid in the daemon's config",
             )
         return Vouched(statement, approver, f"uid:{uid}")
+
+    def current(self, vouched: Vouched) -> Approver | None:
+        """Say who vouches for it by the directory of now; None when nobody does any more."""
+        known, before = self._directory, vouched.approver
+        kind, _, what = vouched.by.partition(":")
+        if kind == "key":
+            return known.by_key.get(what)
+        if kind == "uid":
+            return known.by_uid.get(int(what)) if self._local else None
+        if before.proven_id is None:
+            return None
+        person = known.by_spiffe_id.get(before.proven_id) or known.people.get(before.principal)
+        if person is None and before.principal == str(before.proven_id):
+            person = Approver(before.principal)  # the certificate's, and nobody's in the config
+        return None if person is None else replace(person, proven_id=before.proven_id)
 
     def recall(self, facts: Mapping[str, Json]) -> Vouched:
         """

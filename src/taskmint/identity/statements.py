@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from taskmint.canonical import canonical
@@ -107,10 +108,10 @@ def _by_chain(
     try:
         chain = _certificates(x5c)
         leaf, last = load_certificate(chain[0]), load_certificate(chain[-1])
-        key = approver_key(leaf.public_key())
-    except (ValueError, Unproven):
+        key, issuer = approver_key(leaf.public_key()), last.issuer
+    except (ValueError, UnsupportedAlgorithm, Unproven):
         raise _invalid("its certificates cannot be read") from None
-    roots = [root for domain in bundles.values() for root in domain if root.subject == last.issuer]
+    roots = [root for domain in bundles.values() for root in domain if root.subject == issuer]
     for root in roots:
         complete = chain if last == root else (*chain, root.public_bytes(Encoding.DER))
         with suppress(Unproven):

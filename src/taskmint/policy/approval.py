@@ -5,10 +5,11 @@ Who made a statement was proven before (identity/statements.py). Here is decided
 only that of others, of those whom the policy names, about exactly the plan that was shown.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import combinations
 
 from taskmint.model.approval import Approver, Outcome, Vouched
 from taskmint.model.scope import Approval
@@ -95,6 +96,24 @@ def _objections(shown: Shown, tally: Tally, vouched: Vouched, now: datetime) -> 
         yield f"the request is {tally.standing} already"
     if tally.standing is Standing.APPROVED and statement.outcome is not Outcome.WITHDRAW:
         yield "the request is approved already; an approval can only be withdrawn"
+
+
+def why_void(shown: Shown, approvers: Sequence[Approver | None]) -> str | None:
+    """
+    Why approvals that counted count no more, by who gave them as is known now; None: they do.
+
+    `approvers` has None for whoever is not known any more.
+    """
+    known = [one for one in approvers if one is not None]
+    if len(known) < len(approvers):
+        return "an approval is of somebody who is no approver any more"
+    if any(is_caller(one, shown.caller, shown.uid) for one in known):
+        return "an approval is the caller's own"
+    if not all(may_approve(one, shown.needed) for one in known):
+        return "an approval is of somebody whom the policy does not name"
+    if any(is_same_person(one, other) for one, other in combinations(known, 2)):
+        return "two approvals are of one person"
+    return None
 
 
 def is_caller(approver: Approver, caller: SpiffeId, uid: int) -> bool:

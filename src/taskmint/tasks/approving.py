@@ -26,7 +26,7 @@ from .ending import Ender
 from .habits import Habits, Unusual
 from .outside import Outside, Settings
 from .register import Register
-from .requests import Evidence, Request, Requests, Until
+from .requests import Evidence, Request, Requests, Until, why_void_now
 from .task import EndedBy, IdempotencyKey, Owner, Task
 from .timetable import Timetable
 
@@ -166,6 +166,8 @@ class Approving:
         if not request.waits:  # cancelled, expired or voided while the disk was asked
             return
         request.tally, request.until = tally, until
+        if self._is_void(request):  # a reload took an approver away meanwhile
+            return
         if state is TaskState.APPROVED:
             request.move(TaskState.APPROVED)
             self._announce(request, "approval_given")
@@ -242,11 +244,15 @@ class Approving:
         request.changed.ring()
 
     def adopt_policy(self, policy: Policy) -> int:
-        """End every request that waits under another policy; return how many."""
-        void = [one for one in self.waiting_now() if one.scope.policy_digest != policy.digest]
-        for request in void:
-            self.end(request, TaskState.DENIED, "the policy has changed")
-        return len(void)
+        """
+        End every request that waits under another policy, or on the approval of somebody who may
+        not give it any more; return how many.
+        """
+        waiting = self.waiting_now()
+        for request in waiting:
+            if request.scope.policy_digest != policy.digest:
+                self.end(request, TaskState.DENIED, "the policy has changed")
+        return sum(self._is_void(request) or not request.waits for request in waiting)
 
     def end_withdrawn(self, stands: Callable[[str], bool]) -> int:
         """End every request whose caller was vouched for by what does not stand any more."""
@@ -268,6 +274,13 @@ class Approving:
             self.end(request, TaskState.EXPIRED_UNUSED, "it was approved and not collected")
         else:
             self.end(request, TaskState.DENIED, "no approval came in time")
+
+    def _is_void(self, request: Request) -> bool:
+        """Whether an approval counts no more, by the approvers of now; then the request is over."""
+        why = why_void_now(request, self._outside.approvers)
+        if why is not None:
+            self.end(request, TaskState.DENIED, why)
+        return why is not None
 
     # --- inside ----------------------------------------------------------------------------
 

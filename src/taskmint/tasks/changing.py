@@ -37,7 +37,7 @@ from .narrowing import is_narrowed
 from .outside import Outside, Settings
 from .queueing import mounts_of
 from .register import Register
-from .requests import Request, Requests
+from .requests import Request, Requests, why_void_now
 from .revision import Revision
 from .task import Delivery, IdempotencyKey, Task
 from .tickets import TicketGate
@@ -206,16 +206,19 @@ class Changer:
 
         1. What runs was given by an approval, and the same is asked for again.
         2. It is asked for by the proof of identity that the approvers were shown.
-        3. The policy in force still asks for the yes of the same people, and of as many.
+        3. Everybody who approved it may do so still.
+        4. The policy in force still asks for the yes of the same people, and of as many.
         """
         if not task.given.approved or not _is_reissue(request, task.given.request):  # 1
             return None
         waited = self.requests.get(task.id)
         if waited is None or caller.method is not waited.given.caller.method:  # 2
             return None
+        if why_void_now(waited, self.outside.approvers) is not None:  # 3
+            return None
         definition = policy.definitions.get(request.task)
         rule = definition.approval if definition is not None else None
-        return waited if rule is not None and rule.needed == waited.needed else None  # 3
+        return waited if rule is not None and rule.needed == waited.needed else None  # 4
 
     def _pace(self, policy: Policy, caller: Caller, task: Task, scope: Scope) -> None:
         limits = policy.definitions[scope.definition].limits

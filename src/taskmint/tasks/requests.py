@@ -19,8 +19,8 @@ from taskmint.model.scope import Approval, DecisionInput, Json, Scope
 from taskmint.model.spiffe import SpiffeId
 from taskmint.model.state import EndCause, TaskState, advance
 from taskmint.model.task_id import TaskId
-from taskmint.policy.approval import Shown, Tally
-from taskmint.ports import Clock
+from taskmint.policy.approval import Shown, Tally, why_void
+from taskmint.ports import Approvers, Clock
 
 from .bell import Bell
 from .facts import scope_facts
@@ -116,6 +116,12 @@ class Request:
         """Go to another state, as the table in model/state.py allows."""
         self.state = advance(self.state, following)
         self.changed.ring()
+
+
+def why_void_now(request: Request, approvers: Approvers) -> str | None:
+    """Why its approvals count no more, by who the approvers are now; None when they do."""
+    given_by = [approvers.current(one) for one in request.tally.approvals]
+    return why_void(request.shown, given_by)
 
 
 def plan_of(task: TaskId, given: DecisionInput, scope: Scope, nonce: str) -> dict[str, Json]:
