@@ -399,6 +399,7 @@ async def test_a_renewal_that_leaves_no_life_is_a_failure(
         ({"data": {"token": "x", "ttl": "1h"}}, None),
         ({"data": {"token": "x"}, "lease_duration": 60}, None),  # when KV wants to be read again
         ({"data": {"token": "x"}}, None),
+        ({"data": {"token": "x", "ttl": 60}, "lease_duration": 2764800}, None),  # KV's own field
     ],
 )
 async def test_what_nothing_takes_back_has_a_hard_ceiling(
@@ -838,3 +839,39 @@ async def test_plain_http_is_not_taken_for_tls(server: FakeVaultServer) -> None:
     assert away.value.created_nothing
     assert server.seen == []
     assert ssl.HAS_TLSv1_2
+
+
+@pytest.mark.parametrize("seconds", [10**9, 10**13, 10**400], ids=["decades", "ages", "eternity"])
+async def test_a_life_that_nothing_has_is_a_failure_with_a_code(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken, seconds: int
+) -> None:
+    """A number that no clock can be set by, wherever it comes: never an error of arithmetic."""
+    made = await client.mint(token, WAREHOUSE)
+    assert made.revocable is not None
+    known = {"client_token": "x", "accessor": "y", "lease_duration": seconds}
+    lease = {"lease_id": f"{CREDS}orders-ro-eu/1", "lease_duration": seconds}
+    secret = {"data": {"token": "x", "ttl": seconds}}
+    for path, body in (
+        (CREATE, {"auth": known}),
+        (CREDS, {**lease, "data": {"username": "x"}, "renewable": True}),
+        ("sys/leases/renew", lease),
+        (CREDS, secret),
+    ):
+        server.faults.append((path, answering(web.json_response(body))))
+    with pytest.raises(BackendFailed, match="ten years"):
+        await client.create_task_token(token_request())
+    with pytest.raises(BackendFailed, match="ten years"):
+        await client.mint(token, WAREHOUSE)
+    with pytest.raises(BackendFailed, match="ten years"):
+        await client.renew(made.revocable, timedelta(seconds=60))
+    with pytest.raises(BackendFailed, match="ten years"):
+        await client.mint(token, replace(WAREHOUSE, revocable=False))
+
+
+async def test_a_field_of_a_kv_secret_is_no_life_of_it(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken
+) -> None:
+    """Whatever its owner has written there: a static secret ends by nothing."""
+    body = {"data": {"password": "p", "ttl": 10**13}, "lease_id": "", "lease_duration": 2764800}
+    server.faults.append((CREDS, answering(web.json_response(body))))
+    assert (await client.mint(token, replace(WAREHOUSE, revocable=False))).expires_at is None

@@ -20,6 +20,8 @@ from .responses import Meaning, Reply, failure
 
 # Random letters; in a namespace, a dot and the namespace's id follow.
 _LEASE_WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9]{1,64})?", re.ASCII)
+# No credential lives so long; beyond it a number is no duration that can be reckoned with.
+_LONGEST_LIFE: Final = timedelta(days=3650)
 
 
 def task_token(reply: Reply, request: TokenRequest) -> TaskToken:
@@ -32,7 +34,7 @@ def task_token(reply: Reply, request: TokenRequest) -> TaskToken:
     )
     if not _is_text(token) or not _is_text(accessor) or not isinstance(life, int) or life <= 0:
         raise _unknown("created a task token, but did not say which")
-    made = TaskToken(Secret(str(token)), str(accessor), timedelta(seconds=life), request.policy)
+    made = TaskToken(Secret(str(token)), str(accessor), _life(life), request.policy)
     if auth.get("policies") != [request.policy.lower()] or auth.get("orphan") is not True:
         raise WrongToken(made.revocable)
     return made
@@ -64,14 +66,14 @@ def minted(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
     user = data.get("username")
     certificate = issued(entitlement, data, now)
     if certificate is None and not entitlement.revocable:
-        expires_at = _own_end(entitlement, seconds if lease else None, data, now)
+        expires_at = _own_end(entitlement, reply, now)
     else:
         expires_at = None if certificate is None else certificate.expires_at
     return Minted(
         entitlement=entitlement.name,
         data=Secret(dict(data)),
         revocable=revocable,
-        ttl=timedelta(seconds=seconds) if seconds is not None and revocable else None,
+        ttl=_life(seconds) if seconds is not None and revocable else None,
         renewable=revocable is not None and reply.body.get("renewable") is True,
         user_name=user if isinstance(user, str) else None,
         serial=None if certificate is None else certificate.serial,
@@ -80,23 +82,24 @@ def minted(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
     )
 
 
-def _own_end(
-    entitlement: Entitlement, lease: int | None, data: Mapping[str, Json], now: datetime
-) -> datetime | None:
+def _own_end(entitlement: Entitlement, reply: Reply, now: datetime) -> datetime | None:
     """
     Say when what nothing takes back ends by itself; None when Vault does not say.
 
-    An engine says it as a lease that revokes nothing, or beside the secret, as `ttl` in seconds;
-    a duration without a lease is when KV wants to be read again.
+    An engine says it as a lease that revokes nothing, or beside the secret, as `ttl` in seconds.
+    A duration without a lease is when KV wants to be read again: then `ttl` is part of the secret.
     Raises BackendFailed when that is later than the policy's ceiling, or not said.
     """
-    told = data.get("ttl")
-    life = lease if lease is not None else told if isinstance(told, int) and told > 0 else None
+    body = reply.body or {}
+    life = body.get("lease_duration")
+    if not body.get("lease_id"):
+        life = None if life else reply.part("data").get("ttl")
+    told = _life(life) if isinstance(life, int) and life > 0 else None
     ceiling = entitlement.ceiling
-    if ceiling is not None and (life is None or timedelta(seconds=life) > ceiling):
-        lives = "does not say how long it lives" if life is None else f"lives {life} s"
+    if ceiling is not None and (told is None or told > ceiling):
+        lives = "does not say how long it lives" if told is None else f"lives {life} s"
         raise _unknown(f"made {entitlement.name}, which {lives}; the policy's ceiling is shorter")
-    return None if life is None else now + timedelta(seconds=life)
+    return None if told is None else now + told
 
 
 def _handed_token(reply: Reply, entitlement: Entitlement) -> Minted:
@@ -113,7 +116,7 @@ def _handed_token(reply: Reply, entitlement: Entitlement) -> Minted:
         entitlement=entitlement.name,
         data=Secret(data),
         revocable=Revocable(RevocableKind.TOKEN, str(accessor)),
-        ttl=timedelta(seconds=life),
+        ttl=_life(life),
         renewable=auth.get("renewable") is True,
         warnings=reply.warnings,
     )
@@ -126,7 +129,7 @@ def remaining(reply: Reply, part: Mapping[str, Json]) -> timedelta:
     life = part.get("lease_duration")
     if not isinstance(life, int) or life <= 0:
         raise BackendFailed(Code.VAULT_ERROR, "Vault renewed, but left no life")
-    return timedelta(seconds=life)
+    return _life(life)
 
 
 class WrongToken(BackendFailed):
@@ -144,6 +147,13 @@ class WrongToken(BackendFailed):
 def _is_lease_of(path: str, lease: str) -> bool:
     """Say whether a lease's id is the path that was asked for and one word more, as it must be."""
     return lease.startswith(path) and _LEASE_WORD.fullmatch(lease[len(path) :]) is not None
+
+
+def _life(seconds: int) -> timedelta:
+    """Read a duration. Raises BackendFailed for one that nothing has."""
+    if seconds > _LONGEST_LIFE.total_seconds():
+        raise _unknown("told of a life of more than ten years")
+    return timedelta(seconds=seconds)
 
 
 def _is_text(value: Json) -> bool:
