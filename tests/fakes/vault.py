@@ -63,6 +63,7 @@ class FakeVault:
     unlisted: int = 0  # how often a certificate is not on the revocation list yet
     certificates_end: datetime = _NEVER
     bodies: dict[str, dict[str, Json]] = field(default_factory=dict)  # what was minted with
+    ceilings: dict[str, timedelta | None] = field(default_factory=dict)  # and held to
     faults: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
     lost: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
@@ -127,6 +128,7 @@ class FakeVault:
         self.things[lease] = self._made(token.accessor)
         self._maybe_lost("mint")
         self.bodies[entitlement.name] = dict(entitlement.body)
+        self.ceilings[entitlement.name] = entitlement.ceiling
         data = Secret[dict[str, Json]]({"username": "u", "password": f"canary-password-{lease}"})
         if not entitlement.revocable or entitlement.kind in ISSUED:
             handle = Revocable(RevocableKind.LEASE, lease) if entitlement.revocable else None

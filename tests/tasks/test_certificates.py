@@ -38,7 +38,10 @@ def ask() -> RequestFacts:
 
 
 async def test_a_certificate_is_asked_for_until_the_deadline_and_no_longer() -> None:
-    """The lesser of its ceiling and what is left of the task; the key goes as it was decided."""
+    """
+    The lesser of its ceiling and what is left of the task, and that is what the answer is held to;
+    the key goes as it was decided.
+    """
     world = World()
     async with world.running(POLICY) as service:
         await service.start(caller(), ask(), None)
@@ -48,6 +51,9 @@ async def test_a_certificate_is_asked_for_until_the_deadline_and_no_longer() -> 
         assert host["public_key"] == ssh_key()
         assert 295 <= int(str(web["ttl"]).removesuffix("s")) <= 300  # five minutes, not ten
         assert host["ttl"] == "120s"
+        asked = {name: int(str(body["ttl"])[:-1]) for name, body in world.vault.bodies.items()}
+        held_to = world.vault.ceilings
+        assert held_to == {name: timedelta(seconds=ttl) for name, ttl in asked.items()}
 
 
 async def test_it_is_labelled_by_what_can_be_done_about_it() -> None:

@@ -1,5 +1,6 @@
 """A certificate that comes back is held against what was asked for: made here, each wrong once."""
 
+import base64
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -100,6 +101,16 @@ def ssh_data(
     return {"signed_key": builder.sign(CA).public_bytes().decode() + "\n"}
 
 
+def far_data(begins: int) -> dict[str, Json]:
+    """A signing that begins when no clock can tell: the builder refuses to, so it is written in."""
+    name, text, *_ = str(ssh_data()["signed_key"]).split()
+    now = (int(NOW.timestamp()) - 30).to_bytes(8, "big")
+    blob = base64.b64decode(text)
+    assert blob.count(now) == 1
+    changed = base64.b64encode(blob.replace(now, begins.to_bytes(8, "big"))).decode()
+    return {"signed_key": f"{name} {changed}"}
+
+
 def test_the_right_ones_are_read() -> None:
     """Serial numbers as the ledger has them, and when they end."""
     assert issued(WEB, x509_data(), NOW) == Issued("0a-1b-ff", NOW + TEN)
@@ -155,6 +166,8 @@ WRONG_SSH: dict[str, tuple[Callable[[], dict[str, Json]], str]] = {
     "a host's": (lambda: ssh_data(of=SSHCertificateType.HOST), "is not a user's"),
     "a long life": (lambda: ssh_data(ends=int(NOW.timestamp()) + 3600), "lives longer"),
     "for ever": (lambda: ssh_data(ends=2**64 - 1), "lives for ever"),
+    "no date": (lambda: far_data(2**62), "cannot be read"),
+    "the last number": (lambda: far_data(2**64 - 1), "cannot be read"),
     "the key itself": (lambda: {"signed_key": ssh_key()}, "is not a user's"),
     "nothing": (dict, "cannot be read"),
 }

@@ -875,3 +875,37 @@ async def test_a_field_of_a_kv_secret_is_no_life_of_it(
     body = {"data": {"password": "p", "ttl": 10**13}, "lease_id": "", "lease_duration": 2764800}
     server.faults.append((CREDS, answering(web.json_response(body))))
     assert (await client.mint(token, replace(WAREHOUSE, revocable=False))).expires_at is None
+
+
+STRANGE = ["", "a\r\nX-Evil: 1", "a\x00b", "a b", "\ud800", "ü", "x" * 5000]
+
+
+@pytest.mark.parametrize("text", STRANGE, ids=lambda text: ascii(text)[:12])
+@pytest.mark.parametrize("field", ["client_token", "accessor"])
+async def test_a_token_that_no_header_and_no_ledger_can_hold_is_a_failure_with_a_code(
+    server: FakeVaultServer, client: VaultClient, field: str, text: str
+) -> None:
+    """A proxy that lies, or half an answer: nothing goes on with it."""
+    auth = {"client_token": "x", "accessor": "y", "lease_duration": 60, field: text}
+    visitor = await client.create_task_token(token_request("visitor", ""))
+    for path in (CREATE, f"{CREATE}taskmint-hand"):
+        server.faults.append((path, answering(web.json_response({"auth": auth}))))
+    with pytest.raises(BackendFailed, match="did not say which"):
+        await client.create_task_token(token_request())
+    with pytest.raises(BackendFailed, match="gave no token"):
+        await client.mint(visitor, HANDED)
+
+
+@pytest.mark.parametrize(
+    "name", ["\ud800", "a\nb", "x" * 256, 5], ids=lambda text: ascii(text)[:12]
+)
+async def test_a_user_name_that_the_ledger_cannot_hold_is_left_out(
+    server: FakeVaultServer, client: VaultClient, token: TaskToken, name: Any
+) -> None:
+    """The secret goes to the caller as it came; the name was only for finding it again."""
+    secret = {"username": name, "password": "p"}
+    lease = {"lease_id": f"{CREDS}orders-ro-eu/1", "lease_duration": 60, "renewable": True}
+    server.faults.append((CREDS, answering(web.json_response({**lease, "data": secret}))))
+    made = await client.mint(token, WAREHOUSE)
+    assert made.user_name is None
+    assert made.data.reveal() == secret

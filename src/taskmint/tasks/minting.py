@@ -146,12 +146,13 @@ class Minter:
         return minted
 
     def _bounded(self, item: Entitlement, revision: Revision) -> Entitlement:
-        """Ask for a certificate that ends with the task, however long its ceiling is."""
+        """Ask for a certificate that ends with the task, and take none that lives longer."""
         if item.ceiling is None or item.kind not in ISSUED:
             return item
         left = timedelta(seconds=revision.deadline - self._clock.boottime())
         seconds = max(1, int(min(item.ceiling, left).total_seconds()))
-        return replace(item, body={**item.body, "ttl": f"{seconds}s"})
+        body = {**item.body, "ttl": f"{seconds}s"}
+        return replace(item, body=body, ceiling=timedelta(seconds=seconds))
 
 
 def _with_warning(answer: Minted, revision: Revision) -> Minted:

@@ -40,8 +40,11 @@ from cryptography.x509.oid import NameOID
 from taskmint.errors import BackendFailed, Code
 from taskmint.model.scope import Entitlement, EntitlementKind, Json
 
-# What `cryptography` raises besides ValueError for bytes that are no certificate.
+# What is raised besides ValueError for bytes that are no certificate: by `cryptography`, and by the
+# clock for a date that it does not have.
 _UNREADABLE: Final = (
+    OSError,
+    OverflowError,
     DuplicateExtension,
     InvalidVersion,
     UnsupportedAlgorithm,

@@ -20,6 +20,10 @@ from .responses import Meaning, Reply, failure
 
 # Random letters; in a namespace, a dot and the namespace's id follow.
 _LEASE_WORD: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(?:\.[A-Za-z0-9]{1,64})?", re.ASCII)
+# A token goes into a header, an accessor into paths, both and a user's name into the ledger.
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}", re.ASCII)
+_ACCESSOR: Final = re.compile(r"[A-Za-z0-9._-]{1,255}", re.ASCII)
+_LONGEST_USER_NAME: Final = 255
 # No credential lives so long; beyond it a number is no duration that can be reckoned with.
 _LONGEST_LIFE: Final = timedelta(days=3650)
 
@@ -32,7 +36,7 @@ def task_token(reply: Reply, request: TokenRequest) -> TaskToken:
     token, accessor, life = (
         auth.get(key) for key in ("client_token", "accessor", "lease_duration")
     )
-    if not _is_text(token) or not _is_text(accessor) or not isinstance(life, int) or life <= 0:
+    if not _is_token(token, accessor) or not isinstance(life, int) or life <= 0:
         raise _unknown("created a task token, but did not say which")
     made = TaskToken(Secret(str(token)), str(accessor), _life(life), request.policy)
     if auth.get("policies") != [request.policy.lower()] or auth.get("orphan") is not True:
@@ -63,7 +67,6 @@ def minted(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
         if not isinstance(lease, str) or not _is_lease_of(path, lease) or seconds is None:
             raise _unknown(f"gave {entitlement.name} no lease of {path}")
         revocable = Revocable(RevocableKind.LEASE, lease)
-    user = data.get("username")
     certificate = issued(entitlement, data, now)
     if certificate is None and not entitlement.revocable:
         expires_at = _own_end(entitlement, reply, now)
@@ -75,7 +78,7 @@ def minted(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
         revocable=revocable,
         ttl=_life(seconds) if seconds is not None and revocable else None,
         renewable=revocable is not None and reply.body.get("renewable") is True,
-        user_name=user if isinstance(user, str) else None,
+        user_name=_user_name(data.get("username")),
         serial=None if certificate is None else certificate.serial,
         expires_at=expires_at,
         warnings=reply.warnings,
@@ -107,7 +110,7 @@ def _handed_token(reply: Reply, entitlement: Entitlement) -> Minted:
     token, accessor, life = (
         auth.get(key) for key in ("client_token", "accessor", "lease_duration")
     )
-    if not _is_text(token) or not _is_text(accessor) or not isinstance(life, int) or life <= 0:
+    if not _is_token(token, accessor) or not isinstance(life, int) or life <= 0:
         raise _unknown(f"gave no token for {entitlement.name}")
     if auth.get("policies") != [entitlement.body.get("policies")] or auth.get("orphan") is True:
         raise _unknown(f"gave {entitlement.name} another token than was asked for")
@@ -156,8 +159,16 @@ def _life(seconds: int) -> timedelta:
     return timedelta(seconds=seconds)
 
 
-def _is_text(value: Json) -> bool:
-    return isinstance(value, str) and bool(value)
+def _is_token(token: Json, accessor: Json) -> bool:
+    if not isinstance(token, str) or not isinstance(accessor, str):
+        return False
+    return _TOKEN.fullmatch(token) is not None and _ACCESSOR.fullmatch(accessor) is not None
+
+
+def _user_name(said: Json) -> str | None:
+    """Take what can stand in the ledger; a longer or stranger one is no database user's."""
+    fits = isinstance(said, str) and len(said) <= _LONGEST_USER_NAME and said.isprintable()
+    return str(said) if fits else None
 
 
 def _unknown(what: str) -> BackendFailed:
