@@ -48,6 +48,38 @@ def test_what_has_no_lease_promises_no_more(more: str, said: str) -> None:
     assert said in finding
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("secret: {mount: sys/policies, path: acl/x, method: POST, revocable: false}", "own"),
+        ("secret: {mount: auth/token, path: create, method: POST, revocable: false}", "own"),
+        ("secret: {mount: identity, path: entity, method: POST, revocable: false}", "own"),
+        ("secret: {mount: cubbyhole, path: x, revocable: false}", "own"),
+        ("secret: {mount: ns1, path: sys/policies/acl/x, method: POST, revocable: false}", "own"),
+        ("secret: {mount: ns1/auth, path: token/create, method: POST, revocable: false}", "own"),
+        ("database: {mount: sys, connection: c, creation: [a], revocation: [b]}", "own"),
+        ("pki: {mount: sys, role: web, common_name: a, ttl: 10m}", "own"),
+        ("ssh: {mount: auth/ssh, role: ops, operation: otp, ip: 10.0.0.1}", "own"),
+        ("token: {paths: [{path: ns1/sys/policies/acl/x, capabilities: [update]}]}", "own"),
+        ("token: {paths: [{path: '{region}/policies/acl/x', capabilities: [read]}]}", "no mount"),
+        ("token: {policy: root}", "is not for a caller"),
+        ("token: {policy: taskmint-daemon}", "is not for a caller"),
+        ("token: {policy: taskmint-task-other}", "is not for a caller"),
+    ],
+)
+def test_no_task_reaches_what_gives_rights(text: str, said: str) -> None:
+    """P1: neither Vault's own paths, here or in a child namespace, nor the daemon's policies."""
+    (finding,) = findings(scope_of(text))
+    assert said in finding
+
+
+@pytest.mark.parametrize("path", ["data/team/auth", "data/sys/x", "metadata/identity"])
+def test_a_secret_may_have_any_name(path: str) -> None:
+    """Behind a KV engine's `data` and `metadata` no word means anything to Vault."""
+    made = minted(f"secret: {{mount: kv, path: {path}, revocable: false}}")
+    assert (made.mount, made.path) == ("kv", path)
+
+
 def test_no_mount_of_what_has_no_lease_is_among_the_leases() -> None:
     """The daemon's right to revoke leases is no wider than it needs."""
     policy = load(scope_of("secret: {mount: kv, path: data/app, revocable: false}"))

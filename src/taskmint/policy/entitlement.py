@@ -41,7 +41,9 @@ Find: TypeAlias = Callable[[Steps, str, str], None]
 
 _INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})", re.ASCII)
 _NOTHING: Final = plain("")
+_RESERVED: Final = "taskmint-"  # the daemon's own policies, and those of tasks
 _OWN_OF_VAULT: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
+_KV_NAMES: Final = frozenset({"data", "metadata"})
 _BRACES: Final = "braces enclose the name of a parameter or a captured segment"
 
 
@@ -76,10 +78,29 @@ def with_clocks(
     return replace(made, body={**made.body, **clocks})
 
 
+def _of_an_engine(path: str, where: Steps, find: Find) -> None:
+    """
+    Refuse what is Vault's own, also in a child namespace: with it a task could give itself rights.
+
+    Behind `data` or `metadata` stand the names of a KV engine, which may be any. A placeholder
+    for the mount could be given any of these words.
+    """
+    for at, segment in enumerate(path.split("/")):
+        if at and segment in _KV_NAMES:
+            return
+        if segment in _OWN_OF_VAULT:
+            find(where, f"{quoted(path)} is Vault's own", "name a secrets engine's path")
+            return
+        if not at and "{" in segment:
+            find(where, f"{quoted(path)} names no mount", "begin with the mount itself")
+            return
+
+
 def _secret(name: str, given: SecretSchema, find: Find) -> EntitlementTemplate:
     where = ("scope", name, "secret")
     if given.body and given.method == "GET":
         find((*where, "body"), "a GET has no body", "write method: POST, or remove body")
+    _of_an_engine(f"{given.mount}/{given.path}", (*where, "mount"), find)
     body = {key: _typed(value, (*where, "body", key), find) for key, value in given.body.items()}
     return EntitlementTemplate(
         name=name,
@@ -96,6 +117,7 @@ def _secret(name: str, given: SecretSchema, find: Find) -> EntitlementTemplate:
 
 def _database(definition: str, name: str, given: DatabaseSchema, find: Find) -> EntitlementTemplate:
     where = ("scope", name, "database")
+    _of_an_engine(given.mount, (*where, "mount"), find)
     creation = _statements(given.creation, (*where, "creation"), find)
     revocation = _statements(given.revocation, (*where, "revocation"), find)
     used = sorted(names_in((*creation, *revocation)))
@@ -117,6 +139,9 @@ def _database(definition: str, name: str, given: DatabaseSchema, find: Find) -> 
 
 def _token(definition: str, name: str, given: TokenSchema, find: Find) -> EntitlementTemplate:
     acl = _acl(given, ("scope", name, "token"), find) if given.paths else None
+    if given.policy == "root" or (given.policy or "").startswith(_RESERVED):
+        said = f"{quoted(str(given.policy))} is not for a caller"
+        find(("scope", name, "token", "policy"), said, "name a policy that the Vault admin keeps")
     policy = given.policy or hand_role(definition, name)
     body: dict[str, BodyTemplate] = {"policies": plain(policy)}
     if given.ttl is not None:
@@ -142,8 +167,7 @@ def _acl(given: TokenSchema, where: Steps, find: Find) -> Template:
     for index, grant in enumerate(given.paths):
         here = (*where, "paths", index, "path")
         path = _path(grant.path, here, find)
-        if grant.path.partition("/")[0] in _OWN_OF_VAULT:
-            find(here, f"{quoted(grant.path)} is Vault's own", "name a secrets engine's path")
+        _of_an_engine(grant.path, here, find)
         if str(path) in paths:
             find(here, f"{quoted(grant.path)} stands here twice", "write its capabilities once")
         paths[str(path)] = path
@@ -170,6 +194,7 @@ def _with_placeholders(text: str, paths: Iterable[Template]) -> Template:
 
 def _pki(name: str, given: PkiSchema, find: Find) -> EntitlementTemplate:
     where = ("scope", name, "pki")
+    _of_an_engine(given.mount, (*where, "mount"), find)
     signs, listed = given.operation == "sign", given.proof == "crl"
     body: dict[str, BodyTemplate] = {
         "common_name": _text(given.common_name, (*where, "common_name"), find),
@@ -193,6 +218,7 @@ def _pki(name: str, given: PkiSchema, find: Find) -> EntitlementTemplate:
 
 def _ssh(name: str, given: SshSchema, find: Find) -> EntitlementTemplate:
     where = ("scope", name, "ssh")
+    _of_an_engine(given.mount, (*where, "mount"), find)
     signs = given.operation == "sign"
     body: dict[str, BodyTemplate] = {}
     if given.principals:
