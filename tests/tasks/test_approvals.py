@@ -784,6 +784,30 @@ async def test_p8_time_goes_on_while_the_daemon_is_away() -> None:
         assert (shown.state, waiting(shown).why) == (TaskState.DENIED, "the policy has changed")
 
 
+async def test_p8_a_clock_set_back_over_a_reboot_prolongs_nothing() -> None:
+    """P8: what is left is at most what there was."""
+    world = a_world()
+    async with world.running(POLICY) as service:
+        await approved(service, world)
+    world.boot_id = "boot-2"
+    world.clock.wall_offset -= timedelta(days=300)
+    async with world.running(POLICY) as service:
+        world.clock.pass_time(timedelta(minutes=31))
+        with pytest.raises(Conflict, match="not collected"):
+            await asked(service)
+
+
+async def test_an_approval_that_expired_by_the_wall_clock_is_not_collected() -> None:
+    """Its `not_after` is of the wall clock, which can jump while the boot clock does not."""
+    world = a_world()
+    async with world.running(POLICY) as service:
+        view = await approved(service, world)
+        world.clock.wall_offset += timedelta(minutes=11)
+        with pytest.raises(Conflict, match="not collected"):
+            await asked(service)
+        assert await state_of(service, view.id) is TaskState.EXPIRED_UNUSED
+
+
 async def test_p8_a_withdrawal_that_was_recorded_ends_the_task_after_a_crash() -> None:
     """P8: killed between the statement's row and the end's: the task is not adopted."""
     world = a_world()

@@ -361,7 +361,7 @@ async def test_p10_revisions_of_one_task_are_bounded_and_changes_are_paced() -> 
             await change(service, view, again)
         assert refusal.value.retry_after > NOW
         await service.heartbeat(caller(), view.id, MOST_REVISIONS)
-        await until(lambda: len(world.vault.alive) == 3)
+        await until(lambda: world.ledger.events().count("revision_revoked") == 3)
         assert (await change(service, view, again)).revision == MOST_REVISIONS + 1
     paced = REPORT.replace("ends:", "limits: {starts_per_minute: 1}\n    ends:")
     async with World().running(paced) as service:

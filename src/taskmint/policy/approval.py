@@ -50,6 +50,10 @@ class Tally:
         """When the first of the approvals expires. Raises ValueError when there are none."""
         return min(one.statement.not_after for one in self.approvals)
 
+    def is_good(self, now: datetime) -> bool:
+        """Whether none of the approvals has expired."""
+        return all(one.statement.not_after > now for one in self.approvals)
+
 
 @dataclass(frozen=True, slots=True)
 class Refused:

@@ -267,10 +267,16 @@ class Approving:
         self._timetable.close()
 
     def look_at(self, request: Request) -> None:
-        """End what has waited too long, also before its timer says so."""
-        if self._outside.clock.boottime() < request.until.boot:
+        """
+        End what has waited too long, also before its timer says so.
+
+        By the boot clock; and by the wall clock, of which approvals are, when that has jumped.
+        """
+        is_approved = request.state is TaskState.APPROVED
+        lapsed = is_approved and not request.tally.is_good(self._now())
+        if self._outside.clock.boottime() < request.until.boot and not lapsed:
             return
-        if request.state is TaskState.APPROVED:
+        if is_approved:
             self.end(request, TaskState.EXPIRED_UNUSED, "it was approved and not collected")
         else:
             self.end(request, TaskState.DENIED, "no approval came in time")

@@ -40,8 +40,9 @@ class RequestRecovery:
             return None, history
         request, boot_id = read_request(history, self.outside.approvers)
         if boot_id != self.settings.boot_id:
-            # Boot-clock times of another boot mean nothing here; the wall clock has to do.
-            left = request.until.wall - self.outside.clock.utcnow()
+            # Boot-clock times of another boot mean nothing here; the wall clock has to do. Set back
+            # meanwhile, it gives no more than there ever was.
+            left = min(request.until.wall - self.outside.clock.utcnow(), request.needed.within)
             request.until = Until.after(left, self.outside.clock)
         begins = (at for at, entry in enumerate(history) if entry.event is Event.INTENT)
         return request, history[next(begins, len(history)) :]
