@@ -1,5 +1,6 @@
-"""Keys of a caller, and what it sends of them: certificate requests and OpenSSH public keys."""
+"""Keys of a caller, what it sends of them, and a list of what was revoked."""
 
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Final
 
@@ -56,3 +57,18 @@ def ssh_key(kind: str = "ed25519") -> str:
     """A line of an OpenSSH public key, without a comment."""
     public = key(kind).public_key()
     return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def revocation_list(serial: int) -> str:
+    """A revocation list, valid for an hour, that names one certificate."""
+    now = datetime.now(UTC)
+    entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
+    made = (
+        x509.CertificateRevocationListBuilder()
+        .issuer_name(subject("CA"))
+        .last_update(now)
+        .next_update(now + timedelta(hours=1))
+        .add_revoked_certificate(entry)
+        .sign(key("p256"), hashes.SHA256())
+    )
+    return made.public_bytes(Encoding.PEM).decode()

@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.keys import key, request, ssh_key, subject
+from policy.keys import key, request, revocation_list, ssh_key, subject
 from taskmint.errors import BackendFailed
 from taskmint.model.scope import Entitlement, EntitlementKind, Json, KeyField
 from taskmint.vault.certificates import Issued, issued, lists
@@ -206,16 +206,7 @@ def test_reading_is_total(text: str, field: str) -> None:
 
 def test_a_list_names_what_it_names() -> None:
     """Exactly the number; and a number that is none is no match but a failure."""
-    entry = x509.RevokedCertificateBuilder().serial_number(0x0A1BFF).revocation_date(NOW).build()
-    crl = (
-        x509.CertificateRevocationListBuilder()
-        .issuer_name(subject("CA"))
-        .last_update(NOW)
-        .next_update(NOW + TEN)
-        .add_revoked_certificate(entry)
-        .sign(CA, hashes.SHA256())
-    )
-    text = crl.public_bytes(Encoding.PEM).decode()
+    text = revocation_list(0x0A1BFF)
     assert lists(text, "0a-1b-ff")
     assert not lists(text, "0a-1b-fe")
     with pytest.raises(BackendFailed):

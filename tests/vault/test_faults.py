@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from policy.keys import revocation_list
 from taskmint.errors import BackendFailed, Code, Unavailable
-from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
+from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
 from taskmint.model.secret import Secret
 from taskmint.ports import Revocable, RevocableKind, TaskToken
 from taskmint.vault.breaker import FAILURES, FIRST_PAUSE
 from taskmint.vault.client import VaultClient
-from taskmint.vault.http import MAX_REPLY_BYTES, Transport
+from taskmint.vault.http import MAX_LIST_BYTES, MAX_REPLY_BYTES, Transport
 from taskmint.vault.settings import VaultSettings
 from vault.fake_server import (
     PERMISSION_DENIED,
@@ -270,6 +271,24 @@ async def test_a_body_without_end_is_cut_off(
     server.faults.append((CREDS, trickle))
     with pytest.raises(Unavailable):
         await client.mint(token, WAREHOUSE)
+
+
+async def test_p5_a_long_revocation_list_is_read(
+    server: FakeVaultServer, client: VaultClient
+) -> None:
+    """P5: of a busy mount it has more than a MiB; over sixteen it is no answer, and no proof."""
+    asked = Entitlement("web", EntitlementKind.PKI, "pki", "issue/web", proof=ProofLevel.CRL)
+    revoked: dict[str, Json] = {"data": {"revocation_time": 1, "issuer_id": "ca"}}
+
+    async def look(more: int) -> bool:
+        listed: dict[str, Json] = {"data": {"crl": "x\n" * more + revocation_list(0x0A1B)}}
+        server.faults.append(("pki/cert/", answering(web.json_response(revoked))))
+        server.faults.append(("pki/issuer/", answering(web.json_response(listed))))
+        return await client.is_listed(asked, "0a-1b")
+
+    assert await look(MAX_REPLY_BYTES)
+    with pytest.raises(Unavailable):
+        await look(MAX_LIST_BYTES)
 
 
 async def test_a_queued_revocation_is_no_revocation(

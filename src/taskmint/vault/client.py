@@ -39,7 +39,7 @@ from .breaker import Breaker
 from .bulkhead import Bulkhead, Purpose
 from .certificates import lists
 from .drift import DriftWatch, too_wide
-from .http import Door, OutsidePlan, Transport
+from .http import MAX_LIST_BYTES, Door, OutsidePlan, Transport
 from .login import FetchCertificate, FetchSvid, login_method, no_certificate
 from .minting import WrongToken, minted, remaining, task_token
 from .responses import (
@@ -283,7 +283,7 @@ class VaultClient:
         2. the list of that issuer, and whether the serial number stands on it.
         """
         mount = entitlement.mount
-        door = Door(self._transport, None, self._permits_anyone)
+        door = Door(self._transport, None, self._permits_anyone, largest=MAX_LIST_BYTES)
         said = await self._anyone(door, mount, f"cert/{serial}")
         issuer = said.part("data").get("issuer_id")
         if not said.part("data").get("revocation_time") or not isinstance(issuer, str):

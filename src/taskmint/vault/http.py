@@ -32,6 +32,7 @@ from .settings import VaultSettings
 Permits: TypeAlias = Callable[[str, str, Mapping[str, Json] | None], bool]
 
 MAX_REPLY_BYTES: Final = 1 << 20
+MAX_LIST_BYTES: Final = 1 << 24  # a revocation list grows with what a mount ever revoked
 _CONNECT_SECONDS: Final = 10.0
 _KEEP_ALIVE_SECONDS: Final = 60.0
 # Vault Enterprise names the state that a write led to; sent along, a node that is behind says so.
@@ -135,8 +136,14 @@ class Transport:
         path: str,
         body: Mapping[str, Json] | None,
         token: Secret[str] | None,
+        *,
+        largest: int = MAX_REPLY_BYTES,
     ) -> Reply:
-        """Send; `path` is below /v1/ and safe in a URL. Raises Unavailable, as said above."""
+        """
+        Send; `path` is below /v1/ and safe in a URL. Raises Unavailable, as said above.
+
+        Of a body of more than `largest` bytes nothing is read.
+        """
         if self._session is None:
             raise Unavailable(
                 Code.SHUTTING_DOWN, "the way to Vault is closed", created_nothing=True
@@ -158,7 +165,7 @@ class Transport:
                 method, url, data=data, headers=headers, allow_redirects=False
             ) as response:
                 self._index = response.headers.get(_INDEX, self._index)
-                return Reply(response.status, response.headers, await _object(response))
+                return Reply(response.status, response.headers, await _object(response, largest))
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             # includes a TLS handshake that failed: no byte of the request left
             raise _away(type(error).__name__, created_nothing=True) from None
@@ -174,10 +181,18 @@ class Door(Adapter):  # type: ignore[misc]  # hvac ships no types
     constructor is not called, since it would open a second, blocking session.
     """
 
-    def __init__(self, transport: Transport, token: Secret[str] | None, permits: Permits) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        token: Secret[str] | None,
+        permits: Permits,
+        *,
+        largest: int = MAX_REPLY_BYTES,
+    ) -> None:
         self._transport = transport
         self._token = token
         self._permits = permits
+        self._largest = largest
 
     async def request(
         self,
@@ -199,7 +214,7 @@ class Door(Adapter):  # type: ignore[misc]  # hvac ships no types
         verb, path = method.upper(), url.removeprefix("/v1/")
         if not self._permits(verb, path, body):
             raise OutsidePlan(verb, path)
-        return await self._transport.send(verb, path, body, self._token)
+        return await self._transport.send(verb, path, body, self._token, largest=self._largest)
 
     async def login(self, url: str, use_token: bool = False, **kwargs: Any) -> Reply:
         """Send a login; this adapter keeps no token of it."""
@@ -263,16 +278,16 @@ async def _once(
         raise _LostReply from error
 
 
-async def _object(response: aiohttp.ClientResponse) -> Mapping[str, Json] | None:
-    """Read a JSON object of at most MAX_REPLY_BYTES, or nothing; a longer body is cut off."""
+async def _object(response: aiohttp.ClientResponse, largest: int) -> Mapping[str, Json] | None:
+    """Read a JSON object of at most `largest` bytes, or nothing; a longer body is cut off."""
     length = response.content_length
-    if length is not None and length > MAX_REPLY_BYTES:
+    if length is not None and length > largest:
         response.close()
         return None
     chunks, size = [], 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        if size > MAX_REPLY_BYTES:
+        if size > largest:
             response.close()
             return None
         chunks.append(chunk)
