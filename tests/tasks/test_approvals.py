@@ -591,8 +591,22 @@ async def test_p7_an_approval_that_cannot_be_recorded_does_not_count() -> None:
         with pytest.raises(Unavailable):
             await service.approving.receive(text)
         assert await state_of(service, view.id) is TaskState.AWAITING_APPROVAL
-        await service.approving.receive(says(world, view, DPO, outcome="deny"))
+        with pytest.raises(Unavailable):
+            await service.approving.receive(says(world, view, DPO, outcome="deny"))
         assert await state_of(service, view.id) is TaskState.DENIED
+
+
+async def test_p7_a_withdrawal_that_cannot_be_recorded_has_its_effect_and_says_so() -> None:
+    """P7: what takes away waits for no disk; what a crash could undo is not told to be done."""
+    world = a_world()
+    async with world.running(POLICY) as service:
+        view = await approved(service, world)
+        await asked(service)
+        world.ledger.full_at.add(Event.STATEMENT)
+        with pytest.raises(Unavailable):
+            await service.approving.receive(says(world, view, ANN, outcome="withdraw"))
+        over = await service.show(caller(), view.id, SOON)
+        assert (over.state, over.cause) == (TaskState.REVOKED, EndCause.APPROVAL_WITHDRAWN)
 
 
 async def test_a_request_that_cannot_be_recorded_waits_for_nothing() -> None:

@@ -176,7 +176,11 @@ class Approving:
         self.keep(request)
 
     async def _take_away(self, request: Request, vouched: Vouched, tally: Tally) -> None:
-        """Let a denial or a withdrawal have its effect, and then record it, whatever it takes."""
+        """
+        Let a denial or a withdrawal have its effect, and then record it, whatever it takes.
+
+        Raises Unavailable while it is not durable: a crash before it is would undo it.
+        """
         request.tally = tally
         who, cause = vouched.approver.principal, EndCause.APPROVAL_WITHDRAWN
         if tally.standing is Standing.DENIED:
@@ -193,6 +197,7 @@ class Approving:
             await self._outside.ledger.append(entry)
         except Unavailable:
             self._ender.record_later(entry)
+            raise
 
     # --- the end of waiting ----------------------------------------------------------------
 
