@@ -20,7 +20,7 @@ from policy.asking import REPORT, asked, denied, granted, load
 from policy.keys import key, request, signed, ssh_key, subject
 from taskmint.errors import Code
 from taskmint.model.scope import DecisionInput, KeyField
-from taskmint.policy.caller_key import KEY_TYPES, MAX_LENGTH, accept_key
+from taskmint.policy.caller_key import KEY_TYPES, MAX_LENGTH, accept_key, is_allowed
 from taskmint.policy.parameter import Refused
 
 SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
@@ -198,11 +198,39 @@ def test_a_task_that_signs_needs_a_key_and_no_other_takes_one() -> None:
         "csr": request(),
     }
     for keys, said in (
-        ({}, "is missing"),
-        ({"warehouse": ssh_key()}, "is not one PEM block"),
-        ({"warehouse": request(), "other": request()}, "belongs to no entitlement"),
+        ({}, '"warehouse" is missing'),
+        (
+            {"warehouse": ssh_key()},
+            '"warehouse" is not one PEM block of a certificate request',
+        ),
+        (
+            {"warehouse": request(), "warehose": request()},
+            '"warehose" belongs to no entitlement that signs a key; did you mean warehouse?',
+        ),
     ):
         denial = denied(policy, with_keys(keys), Code.PUBLIC_KEY_INVALID)
-        assert said in denial.detail
+        assert denial.detail == f"the public key for {said}"
+        assert denial.trace[-1] == f"public_keys: {denial.detail}"
         assert "AAAA" not in str(denial)
     denied(load(REPORT), with_keys({"warehouse": request()}), Code.PUBLIC_KEY_INVALID)
+
+
+def test_a_request_may_name_what_the_policy_names_and_nothing_else() -> None:
+    """The common name is held against the body that goes to Vault, values put in."""
+    policy = load(SIGNING.replace("x.example.org", "'{job}.example.org'"))
+    own, other = (request("p256", f"{name}.example.org") for name in ("nightly", "admin"))
+
+    scope = granted(policy, with_keys({"warehouse": own}))
+    assert scope.entitlements[0].body["csr"] == own
+    assert "public_keys: warehouse will do" in scope.trace
+    denial = denied(policy, with_keys({"warehouse": other}), Code.PUBLIC_KEY_INVALID)
+    assert "has a subject" in (denial.detail or "")
+
+
+@pytest.mark.parametrize(
+    ("bits", "allowed"), [(2047, False), (2048, True), (4096, True), (4097, False)]
+)
+def test_both_bounds_of_an_rsa_key_are_allowed(bits: int, *, allowed: bool) -> None:
+    """The smallest and the largest, and nothing beyond; a modulus is all that is looked at."""
+    key_of_size = rsa.RSAPublicNumbers(65537, (1 << (bits - 1)) | 1).public_key()
+    assert is_allowed(key_of_size) is allowed

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.asking import JOB, REPORT, asked, denied, granted, load
+from policy.asking import JOB, REPORT, asked, denied, findings, granted, load
 from taskmint.errors import Code
 from taskmint.model.scope import (
     BindKind,
     Decision,
+    DecisionInput,
     Denial,
     Ends,
     Entitlement,
@@ -146,6 +147,18 @@ def test_a_definition_without_bind_binds_to_nothing() -> None:
     assert granted(policy, asked()).ends.bind == ()
     denial = denied(policy, asked(bind=BindKind.PEER), Code.BIND_REFUSED)
     assert denial.detail == "this task can be bound to: nothing"
+    assert "ends: bound to nothing" in granted(policy, asked()).trace
+
+
+def test_the_facts_that_a_condition_misses_are_named() -> None:
+    """For whoever reads the trace: what the node does not know."""
+    text = REPORT.replace("version: 1", "version: 1\nhost_labels: [zone, rack]").replace(
+        "    deadline:", "    when: host.zone == host.rack\n    deadline:"
+    )
+    denial = denied(load(text), asked(), Code.NOT_PERMITTED)
+    line, _, unknown = denial.trace[-1].partition("; unknown here: ")
+    assert line.endswith("host.zone == host.rack")
+    assert sorted(unknown.split(", ")) == ["host.rack", "host.zone"]
 
 
 def test_captured_segments_come_from_the_identity() -> None:
@@ -284,3 +297,43 @@ def test_every_request_is_decided_and_no_grant_leaves_the_plan(
         assert isinstance(decision, Denial)
         assert decision.code in set(Code)
         assert decision.detail
+
+
+EMERGENCY = REPORT.replace("    deadline:", "    break_glass: true\n    deadline:")
+
+
+def urgent(purpose: str, ticket: str | None) -> DecisionInput:
+    """The usual request, with what an emergency asks for."""
+    usual = asked()
+    return replace(usual, request=replace(usual.request, purpose=purpose, ticket=ticket))
+
+
+@pytest.mark.parametrize(
+    ("purpose", "ticket"),
+    [("", "T-1"), (" ", "T-1"), ("the table is locked", None), ("the table is locked", " \t")],
+)
+def test_an_emergency_without_purpose_or_ticket_is_refused(
+    purpose: str, ticket: str | None
+) -> None:
+    """White space is neither; both are asked for."""
+    denial = denied(load(EMERGENCY), urgent(purpose, ticket), Code.NOT_PERMITTED)
+    assert denial.detail == "an emergency needs a purpose and a ticket"
+    assert denial.trace[-1] == "break_glass: an emergency needs a purpose and a ticket"
+
+
+def test_an_emergency_is_granted_under_its_ticket() -> None:
+    """The trace says under which; another task needs none."""
+    scope = granted(load(EMERGENCY), urgent("the table is locked", "T-1"))
+    assert 'break_glass: under ticket "T-1"' in scope.trace
+    assert not any("break_glass" in line for line in granted(POLICY, asked()).trace)
+
+
+def test_an_emergency_is_short() -> None:
+    """Four hours at most, found at load."""
+    longest = load(EMERGENCY.replace("max: 30m", "max: 4h")).definitions["report"]
+    assert longest.deadline_max == timedelta(hours=4)
+    (found,) = findings(EMERGENCY.replace("max: 30m", "max: 241m"))
+    assert found == (
+        "a.yaml:9:15: tasks.report.deadline: an emergency may last 241m; "
+        "set deadline.max to at most 4h"
+    )

@@ -1,20 +1,31 @@
 """What a mutation run found that no test held: each a small fact, stated."""
 
+import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from policy.asking import JOB, NOON, REPORT, asked, load
+from policy.asking import JOB, NOON, REPORT, asked, findings, load
 from policy.test_entitlement import scope_of
 from taskmint.policy.access import terms_of, who_can
+from taskmint.policy.change import Change, Direction
 from taskmint.policy.decide import decide_shadow
 from taskmint.policy.describe import describe
+from taskmint.policy.difference import difference
 from taskmint.policy.enumerate import enumerate_definitions
+from taskmint.policy.exercise import exercised
 from taskmint.policy.facts import aware
+from taskmint.policy.json_schema import policy_json_schema
 from taskmint.policy.pattern import covers, parse_pattern
 from taskmint.policy.plan import plan_of
 from taskmint.policy.plan_objects import PlanSettings
-from taskmint.policy.template import Misplaced, parse_statement, parse_text, render_body
+from taskmint.policy.template import (
+    Misplaced,
+    body_pattern,
+    parse_statement,
+    parse_text,
+    render_body,
+)
 
 EVERYTHING = """\
 version: 1
@@ -194,3 +205,121 @@ def test_a_shadow_is_of_the_same_policy() -> None:
 
     assert decision is not None
     assert decision.policy_digest == policy.digest
+
+
+def test_a_change_bears_its_definition() -> None:
+    """The name by which a reviewer finds it, shadows too; and shadows differ by their own terms."""
+    shadow = REPORT.split("tasks:\n")[1].replace("report:", "report.shadow:\n    shadow: true")
+    old, longer = load(REPORT + shadow), load(REPORT + shadow.replace("max: 30m", "max: 20m"))
+    wider = load(REPORT.replace("max: 30m", "max: 31m") + shadow)
+
+    assert difference(old, old) == ()
+    assert difference(old, longer) == (
+        Change(Direction.OTHER, "report", "the shadow of report changed; a shadow grants nothing"),
+    )
+    (change,) = difference(old, wider)
+    assert (change.direction, change.task) == (Direction.WIDENED, "report")
+
+
+def test_every_name_pattern_and_window_is_told_apart() -> None:
+    """Lists of them are joined as a person would, and a request is told with its body."""
+    two = REPORT.replace('sa/{job}"]', 'sa/{job}", "spiffe://example.org/x"]')
+    posts = two.replace('{region}", ', '{region}", method: POST, body: {a: 1}, ')
+    windows = '[{from: "06:00", to: "07:00", zone: UTC}, {from: "08:00", to: "09:00", zone: UTC}]'
+    bounded = REPORT.replace("    deadline:", f"    windows: {windows}\n    deadline:")
+
+    said = [change.sentence for change in difference(load(two), load(posts))]
+    both = "spiffe://example.org/ns/orders/sa/{job}, spiffe://example.org/x"
+    assert f'{both} gained POST database/creds/ro-eu with {{"a":1}} through report' in said
+    assert f"{both} lost GET database/creds/ro-eu through report" in said
+    (only,) = difference(load(REPORT), load(bounded))
+    days = "mon,tue,wed,thu,fri,sat,sun"
+    assert only.sentence == (
+        f"report may run within {days} 06:00-07:00 UTC or {days} 08:00-09:00 UTC only"
+    )
+
+
+def test_a_class_and_an_emergency_are_told() -> None:
+    """A class is a label once its clocks are compared; an emergency narrows."""
+    urgent = REPORT.replace("    deadline:", "    break_glass: true\n    deadline:")
+    clocks = "dead_man: 60s\n    deadline:"
+    said = difference(
+        load(REPORT.replace("deadline:", clocks)),
+        load(REPORT.replace("deadline:", clocks).replace("class: batch", "class: ci")),
+    )
+
+    assert 'the class of report is "ci", was "batch"' in [each.sentence for each in said]
+    assert [
+        [(each.direction, each.sentence) for each in difference(load(old), load(new))]
+        for old, new in ((REPORT, urgent), (urgent, REPORT), (urgent, urgent))
+    ] == [
+        [(Direction.NARROWED, "report is for emergencies with a ticket only")],
+        [(Direction.WIDENED, "report no longer needs an emergency with a ticket")],
+        [],
+    ]
+
+
+def test_what_a_token_of_its_own_policy_may_is_told() -> None:
+    """The policy that is written for one task is part of the request."""
+    paths = "token: {{paths: [{{path: kv/data/app, capabilities: [{0}]}}]}}"
+    said = difference(
+        load(scope_of(paths.format("read"))), load(scope_of(paths.format("read, update")))
+    )
+
+    assert [each.direction for each in said] == [Direction.WIDENED, Direction.NARROWED]
+    assert "update" in said[0].sentence
+    assert "update" not in said[1].sentence
+
+
+def test_the_text_of_a_body_ends_where_the_first_unknown_stands() -> None:
+    """Everything before it is held to, one name or several."""
+    text = parse_text("{a}-{b}-{c}-x")
+    assert body_pattern(text, {"a": "1", "b": "2"}) == "1-2-*"
+    assert body_pattern(text, {"a": "1", "c": "3"}) == "1-*"
+    assert body_pattern(text, {"a": "1", "b": "2", "c": "3"}) == "1-2-3-x"
+
+
+def test_nothing_is_exercised_by_no_decision() -> None:
+    """A policy without a test has no clause that was seen to hold."""
+    assert exercised(load(REPORT), []) == frozenset()
+
+
+def test_the_schema_refers_to_nothing_that_is_not_there() -> None:
+    """Keys as people write them (`class`), and every reference has its target."""
+    schema = policy_json_schema()
+    text = json.dumps(schema)
+    parts = schema["$defs"]
+    assert isinstance(parts, dict)
+    for name in text.split('"#/$defs/')[1:]:
+        assert name.partition('"')[0] in parts
+    assert text.count('"$defs"') == 1
+    definition = parts["Definition"]
+    assert isinstance(definition, dict)
+    assert isinstance(definition["properties"], dict)
+    assert "class" in definition["properties"]
+    assert "class_" not in text
+
+
+@pytest.mark.parametrize(
+    ("approver", "found"),
+    [
+        ("spiffe://", '"spiffe://" is no SPIFFE ID; '),
+        ("group:Leads-1", None),
+        ("user:Ann.B@x", None),
+        ("group:", "will not do; write group:NAME, user:NAME or a SPIFFE ID"),
+        ("team:x", '"team:x" is no approver; write group:NAME, user:NAME or a SPIFFE ID'),
+    ],
+)
+def test_who_may_approve_is_written_in_one_of_three_ways(approver: str, found: str | None) -> None:
+    """Capitals are allowed in names; what is wrong is told with what to write."""
+    text = REPORT.replace(
+        "    deadline:", f'    approval: {{from: ["{approver}"], within: 1h}}\n    deadline:'
+    )
+    if found is None:
+        rule = load(text).definitions["report"].approval
+        assert rule is not None
+        assert rule.approvers == (approver,)
+        return
+    (only,) = findings(text)
+    assert found in only
+    assert not only.endswith(("; ", "None"))

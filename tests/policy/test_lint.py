@@ -56,6 +56,12 @@ def test_the_report_has_nothing_to_complain_of() -> None:
             ),
         ),
         (
+            REPORT.replace(
+                '"creds/ro-{region}"', 'x, method: POST, body: {a: "u-{job}", b: 1}'
+            ).replace("{region: {enum: [eu, us]}}", "{}"),
+            "tasks.report.scope.warehouse: the server allows any a, the daemon the exact one",
+        ),
+        (
             with_line("windows: [{starts: 2026-01-01T00:00:00Z, ends: 2026-12-02T12:00:00Z}]"),
             "tasks.report.windows[0]: is past and never opens again",
         ),
@@ -112,3 +118,15 @@ def test_a_class_that_is_gone_is_not_linted() -> None:
     """Loading found it; the lint does not fall over it."""
     assert lint(load(REPORT), {}, NOON) == ()
     assert lint(load(REPORT), DEFAULT_CLASSES, NOON + timedelta(days=9)) == ()
+
+
+def test_what_is_never_held_to_one_value_is_not_linted() -> None:
+    """A TTL is bounded by its role. The advice is to use enums."""
+    secret = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
+    text = REPORT.replace("{region: {enum: [eu, us]}}", "{}").replace(
+        secret,
+        "ssh: {mount: ssh, role: ops, operation: sign, principals: ['{job}'], ttl: 5m}",
+    )
+    (finding,) = lint(load(text), DEFAULT_CLASSES, NOON)
+    assert finding.problem == "the server allows any valid_principals, the daemon the exact one"
+    assert finding.fix == "enums make the server's bound exact"

@@ -126,6 +126,28 @@ def test_the_window_that_is_open_longest_counts() -> None:
     assert granted(policy, asked()).lifetime == timedelta(minutes=4)
 
 
+def test_windows_that_close_together_are_no_riddle() -> None:
+    """Either will do; which one is told does not matter, and nothing falls over."""
+    windows = '[{from: "06:00", to: "12:03"}, {from: "07:00", to: "12:03"}]'
+    policy = load(REPORT.replace("    deadline:", f"    windows: {windows}\n    deadline:"))
+    assert granted(policy, asked()).lifetime == timedelta(minutes=3)
+
+
+def test_a_window_that_ends_as_it_begins_lasts_a_day() -> None:
+    """From ten to ten; and its end is told in UTC, whatever the machine's zone."""
+    closes = Recurring(EVERY_DAY, 600, 600, BERLIN).open_until(at("01 12:00"))
+    assert closes == at("02 09:00")
+    assert closes is not None
+    assert closes.tzinfo is UTC
+
+
+def test_a_release_is_written_with_its_tag_if_it_has_one() -> None:
+    """As it stands in traces and differences."""
+    release = Release(at("01 10:00"), at("02 10:00"))
+    assert str(release) == "2026-12-01T10:00:00Z to 2026-12-02T10:00:00Z"
+    assert str(replace(release, tag="v1")) == f"{release} tag v1"
+
+
 def test_outside_of_every_window_nothing_is_granted() -> None:
     """Not permitted, with words that say why."""
     policy = load(with_windows('[{days: [mon, tue], from: "00:00", to: "24:00"}]'))

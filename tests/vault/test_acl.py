@@ -69,7 +69,41 @@ def test_lines_are_counted_from_one() -> None:
         (6, False),
         (10, True),
     ]
-    assert parse("  leading\n" + text)[0].rule is None
+    assert [(block.line, block.text, block.rule is None) for block in parse("  x\n" + text)] == [
+        (1, "x", True),
+        (2, 'path "a" {', False),
+        (7, 'path "b" {', False),
+        (11, 'path "secret/*" {', True),
+    ]
+    assert len(parse("\n\n" + text)) == 3
+
+
+@pytest.mark.parametrize("text", ["  indented", "}", "\n  indented\n}\n"])
+def test_what_begins_nothing_is_a_block_all_the_same(text: str) -> None:
+    """A policy is never read as if it said nothing."""
+    (block,) = parse(text)
+    assert (block.line, block.text, block.rule) == (1, text.split("\n", 1)[0].strip(), None)
+    assert parse("") == parse(" \n \n") == ()
+
+
+@pytest.mark.parametrize("tail", [" ", "\t", "  \n", "X", "\r", "\n  \n"])
+def test_a_tail_that_we_do_not_write_is_not_ours(tail: str) -> None:
+    """White space counts as well: what is in our form is in it to the last character."""
+    text = render(merge([Rule("a", ("read",), {})])).rstrip("\n")
+    (block,) = parse(text + tail)
+    assert block.rule is None
+    (whole,) = parse(text + "\n\n")
+    assert whole.rule == Rule("a", ("read",), {})
+
+
+@pytest.mark.parametrize("word", ["X", "XX", "x }"])
+def test_any_line_at_the_margin_begins_a_block(word: str) -> None:
+    """Whatever its first letter is."""
+    text = render(merge([Rule("a", ("read",), {})]))
+    assert [(block.line, block.text) for block in parse(f"{text}{word}\n")] == [
+        (1, 'path "a" {'),
+        (text.count("\n") + 1, word),
+    ]
 
 
 @given(RULES)

@@ -212,15 +212,16 @@ def test_without_a_lease_mount_no_lease_is_in_reach() -> None:
 
 def test_a_large_policy_is_split() -> None:
     """Raft takes no entry over 1 MiB: the daemon's rules fill several policies, all its own."""
+    long = "-long" * 60
     made = plan(
-        *(definition(f"d{number:04}", secret(f"creds/r{number}")) for number in range(2500))
+        *(definition(f"d{number:03}{long}", secret(f"creds/r{number}")) for number in range(800))
     )
     assert made.daemon_policies == {"taskmint-daemon", "taskmint-daemon-2", "taskmint-daemon-3"}
     for name in made.daemon_policies:
         assert len(made.policies[name].text) < 600_000
         assert made.permits_daemon("GET", f"sys/policies/acl/{name}", None)
-    body: dict[str, Json] = {"policies": "taskmint-task-d2499", "display_name": "taskmint-x"}
-    assert made.permits_daemon("POST", "auth/token/create/taskmint-task-d2499", body)
+    body: dict[str, Json] = {"policies": f"taskmint-task-d799{long}", "display_name": "taskmint-x"}
+    assert made.permits_daemon("POST", f"auth/token/create/taskmint-task-d799{long}", body)
 
 
 def test_shared_names_are_refused() -> None:

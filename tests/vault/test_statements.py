@@ -12,12 +12,7 @@ import pytest
 from taskmint.devstack.postgres import Postgres
 from taskmint.devstack.psql import libpq_environment, postgres_binaries, query
 from taskmint.model.secret import Secret
-from taskmint.policy.database import (
-    POSTGRESQL_CREATION,
-    POSTGRESQL_REVOCATION,
-    lint_creation,
-    lint_revocation,
-)
+from taskmint.policy.database import POSTGRESQL_REVOCATION
 from taskmint.ports import Minted, TaskToken, TokenRequest
 from taskmint.vault.client import VaultClient
 from vault.ground import Ground, token_request
@@ -221,31 +216,3 @@ async def test_revoking_again_succeeds(client: VaultClient, task: Task, ground: 
     for _ in range(2):
         assert (await query(vault, statements)).status == 0
     await ended(task, client, ground.postgres)
-
-
-def test_the_recommended_statements_pass_their_lints() -> None:
-    """What we print is what we ask for."""
-    assert list(lint_creation([POSTGRESQL_CREATION])) == []
-    assert list(lint_revocation([POSTGRESQL_REVOCATION])) == []
-
-
-def test_lints_name_what_keeps_an_account() -> None:
-    """Vault's own revocation, a bare DROP ROLE, and creations that give too much."""
-    assert list(lint_revocation([])) == [
-        "it has no revocation statements, and Vault's own only try DROP ROLE"
-    ]
-    assert len(list(lint_revocation(['DROP ROLE "{{name}}"']))) == 5
-    for statement in (
-        'CREATE ROLE "{{name}}" SUPERUSER',
-        'GRANT CREATE ON SCHEMA public TO "{{name}}"',
-        'GRANT SELECT, TEMPORARY ON DATABASE orders TO "{{name}}"',
-        'GRANT ALL ON orders TO "{{name}}"',
-        'GRANT orders_ro TO "{{name}}" WITH ADMIN OPTION',
-        'ALTER TABLE orders OWNER TO "{{name}}"',
-        'CREATE SCHEMA AUTHORIZATION "{{name}}"',
-        'GRANT EXECUTE ON FUNCTION lo_create(oid) TO "{{name}}"',
-        'GRANT pg_write_server_files TO "{{name}}"',
-    ):
-        problems = list(lint_creation([POSTGRESQL_CREATION, statement]))
-        assert len(problems) == 1, statement
-    assert list(lint_creation([""])) == ["its creation sets no VALID UNTIL '{{expiration}}' (P6)"]

@@ -129,7 +129,10 @@ _CREATION_NEEDS: Final = (
 )
 _CREATION_MUST_NOT: Final = (
     (r"(?<!NO)\b(?:SUPERUSER|CREATEROLE|CREATEDB|REPLICATION|BYPASSRLS)\b", "gives {}"),
-    (r"\bGRANT\s+(?:[\w, ]*\b)?(?:CREATE|TEMP|TEMPORARY)\b", "lets the task own things: {}"),
+    (
+        r"\bGRANT\s+(?:\w+\s*(?:\([^)]*\)\s*)?,\s*)*(?:CREATE|TEMP|TEMPORARY)\b",
+        "lets the task own things: {}",
+    ),
     (r"\bGRANT\s+ALL\b", "grants ALL, and with it the right to own things"),
     (r"\bWITH\s+(?:ADMIN|GRANT)\b", "lets the task hand on rights: {}"),
     (r"\b(?:OWNER\s+TO|AUTHORIZATION)\b", "makes the task an owner: {}"),
