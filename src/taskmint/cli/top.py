@@ -4,6 +4,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import click
@@ -26,14 +27,15 @@ def top(socket: str, every: float) -> None:
     """Watch the daemon and its tasks, live, until Ctrl-C; what is being revoked comes first."""
     if not is_terminal(sys.stdout):
         raise click.UsageError("top draws on a terminal; `tasks --watch 1` writes to a pipe")
-    while True:
-        status = ask(socket, "GET", "/v1/admin/status")
-        listed = ask(socket, "GET", "/v1/admin/tasks")
-        with understood():
-            screen = _screen(status, listed)
-        draw(screen)
-        if not pause(every):
-            return
+    with suppress(KeyboardInterrupt):  # also while the daemon is asked
+        while True:
+            status = ask(socket, "GET", "/v1/admin/status")
+            listed = ask(socket, "GET", "/v1/admin/tasks")
+            with understood():
+                screen = _screen(status, listed)
+            draw(screen)
+            if not pause(every):
+                return
 
 
 def _screen(status: Mapping[str, Any], listed: Mapping[str, Any]) -> str:
