@@ -127,7 +127,10 @@ def test_a_longer_life_than_the_policy_allows_is_refused() -> None:
 @pytest.mark.parametrize("ttl", [timedelta(), timedelta(seconds=-1)])
 def test_a_life_of_nothing_is_refused(ttl: timedelta) -> None:
     """Whatever let it come this far."""
-    denied(POLICY, asked(ttl=ttl), Code.TTL_EXCEEDS_POLICY)
+    denial = denied(POLICY, asked(ttl=ttl), Code.TTL_EXCEEDS_POLICY)
+
+    assert denial.detail == "a lifetime is longer than nothing"
+    assert denial.trace[-1] == f"deadline: {ttl} was asked for"
 
 
 def test_the_end_asked_for_must_be_listed() -> None:
@@ -211,6 +214,7 @@ def test_a_value_that_is_no_word_never_reaches_a_path() -> None:
     denial = denied(policy, given_, Code.PARAMETER_INVALID)
 
     assert denial.detail == "a parameter will not do"
+    assert denial.trace[-1].startswith("scope: a value is one word")
 
 
 def test_the_same_input_decides_the_same() -> None:
@@ -324,6 +328,7 @@ def test_an_emergency_without_purpose_or_ticket_is_refused(
 def test_an_emergency_is_granted_under_its_ticket() -> None:
     """The trace says under which; another task needs none."""
     scope = granted(load(EMERGENCY), urgent("the table is locked", "T-1"))
+    assert scope.break_glass
     assert 'break_glass: under ticket "T-1"' in scope.trace
     assert not any("break_glass" in line for line in granted(POLICY, asked()).trace)
 

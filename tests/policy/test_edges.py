@@ -7,6 +7,7 @@ import pytest
 
 from policy.asking import JOB, NOON, REPORT, asked, findings, load
 from policy.test_entitlement import scope_of
+from taskmint.errors import ConfigError
 from taskmint.policy.access import terms_of, who_can
 from taskmint.policy.change import Change, Direction
 from taskmint.policy.decide import decide_shadow
@@ -19,6 +20,7 @@ from taskmint.policy.json_schema import policy_json_schema
 from taskmint.policy.pattern import covers, parse_pattern
 from taskmint.policy.plan import plan_of
 from taskmint.policy.plan_objects import PlanSettings
+from taskmint.policy.planning import plan_policy
 from taskmint.policy.template import (
     Misplaced,
     body_pattern,
@@ -323,3 +325,53 @@ def test_who_may_approve_is_written_in_one_of_three_ways(approver: str, found: s
     (only,) = findings(text)
     assert found in only
     assert not only.endswith(("; ", "None"))
+
+
+PATHS = """\
+token:
+          paths:
+            - {path: "kv/data/{region}/{job}", capabilities: [read]}
+            - {path: "kv/{region}", capabilities: [list]}"""
+
+
+def test_a_policy_that_is_written_is_a_namespaces_alone() -> None:
+    """Elsewhere it is refused with its place and with what to write."""
+    with pytest.raises(ConfigError) as caught:
+        plan_policy(load(scope_of(PATHS)), PlanSettings())
+    assert [str(finding) for finding in caught.value.findings] == [
+        (
+            "a.yaml:3:1: tasks.report.scope.warehouse.token.paths: writes policies, which would be "
+            "self-grant outside a namespace of taskmint's own; "
+            "set vault.namespace, or name a policy that the Vault admin keeps"
+        )
+    ]
+
+
+def test_a_token_of_its_own_policy_hands_out_that_kind_only() -> None:
+    """Its role is named after the definition and the entitlement, its policies begin like it."""
+    plan = plan_policy(load(scope_of(PATHS)), PlanSettings(namespace="taskmint"))
+    name = "taskmint-hand-report.warehouse"
+    role = plan.token_roles[name]
+
+    assert (role.name, role.policies, role.policies_glob) == (name, (), f"{name}.*")
+    assert plan.writes_policies
+    assert plan.task_object_places == {("sys/policies/acl", "taskmint-hand-")}
+    sent = {"policies": f"{name}.x", "display_name": "x"}
+    policy = "taskmint-task-report.eu"
+    minted = plan.task_predicates[policy]
+    assert minted.permits("POST", f"auth/token/create/{name}", {"policies": f"{name}.x"})
+    assert not minted.permits("POST", f"auth/token/create/{name}", {"policies": "root"})
+    assert not minted.permits("POST", f"auth/token/create/{name}", sent)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("sys/policies", "[0].path: \"sys/policies\" is Vault's own; name a secrets engine's path"),
+        ("kv/{region}", '[1].path: "kv/{region}" stands here twice; write its capabilities once'),
+    ],
+)
+def test_paths_are_found_where_they_stand(path: str, found: str) -> None:
+    """By their number in the list."""
+    (only,) = findings(scope_of(PATHS.replace("kv/data/{region}/{job}", path)))
+    assert f"tasks.report.scope.warehouse.token.paths{found}" in only

@@ -39,36 +39,39 @@ def planned(*tasks: str, **settings: Any) -> Plan:
     return plan_of(enumerate_definitions(policy), PlanSettings(**settings))
 
 
-PLAN = planned(
-    task(
-        "a",
-        token="token: {policy: reader}",
-        cert="pki: {mount: pki, role: web, common_name: x, ttl: 20m, proof: crl}",
-        kv="secret: {mount: kv, path: 'data/{region}', revocable: false}",
-        db=SECRET,
-        key="ssh: {mount: ssh, role: ops, operation: sign, principals: [x], ttl: 5m}",
-    ),
-    task(
-        "b",
-        otp="ssh: {mount: ssh, role: otp, operation: otp, ip: 10.0.0.1}",
-        cert="pki: {mount: pki, role: web, common_name: y, ttl: 10m}",
-        other="pki: {mount: int, role: web, common_name: y, ttl: 10m}",
-        any="pki: {mount: any, role: '{job}', common_name: y, ttl: 10m}",
-        db='secret: {mount: database, path: "creds/ro-{region}", proof: sessions}',
-        deep="secret: {mount: deep, path: creds/static/x}",
-        free='secret: {mount: free, path: "creds/{job}"}',
-        list="secret: {mount: kv, path: other/eu, revocable: false}",
-    ).replace("max: 30m", "max: 20m"),
-    task("c", made=DATABASE),
-    spiffe_id=DAEMON,
-)
+@pytest.fixture(name="plan", scope="module")
+def a_plan() -> Plan:
+    """Of one of each; made inside of a test, so that a mutation run sees it made."""
+    return planned(
+        task(
+            "a",
+            token="token: {policy: reader}",
+            cert="pki: {mount: pki, role: web, common_name: x, ttl: 20m, proof: crl}",
+            kv="secret: {mount: kv, path: 'data/{region}', revocable: false}",
+            db=SECRET,
+            key="ssh: {mount: ssh, role: ops, operation: sign, principals: [x], ttl: 5m}",
+        ),
+        task(
+            "b",
+            otp="ssh: {mount: ssh, role: otp, operation: otp, ip: 10.0.0.1}",
+            cert="pki: {mount: pki, role: web, common_name: y, ttl: 10m}",
+            other="pki: {mount: int, role: web, common_name: y, ttl: 10m}",
+            any="pki: {mount: any, role: '{job}', common_name: y, ttl: 10m}",
+            db='secret: {mount: database, path: "creds/ro-{region}", proof: sessions}',
+            deep="secret: {mount: deep, path: creds/static/x}",
+            free='secret: {mount: free, path: "creds/{job}"}',
+            list="secret: {mount: kv, path: other/eu, revocable: false}",
+        ).replace("max: 30m", "max: 20m"),
+        task("c", made=DATABASE),
+        spiffe_id=DAEMON,
+    )
 
 
-def test_each_issuing_role_is_expected_once_with_the_shortest_life() -> None:
+def test_each_issuing_role_is_expected_once_with_the_shortest_life(plan: Plan) -> None:
     """Of all that name it; listed when any of them is; unknown names expect no role."""
     pki, ssh = EntitlementKind.PKI, EntitlementKind.SSH
     five, ten = timedelta(minutes=5), timedelta(minutes=10)
-    assert PLAN.issuing_roles == (
+    assert plan.issuing_roles == (
         IssuingRole(pki, "int", "web", "issue", ten, listed=False),
         IssuingRole(pki, "pki", "web", "issue", ten, listed=True),
         IssuingRole(ssh, "ssh", "ops", "sign", five, listed=False),
@@ -76,19 +79,19 @@ def test_each_issuing_role_is_expected_once_with_the_shortest_life() -> None:
     )
 
 
-def test_each_database_role_is_expected_with_the_strictest_of_its_users() -> None:
+def test_each_database_role_is_expected_with_the_strictest_of_its_users(plan: Plan) -> None:
     """The longest deadline, the strongest proof; by the path's form alone: creds/NAME."""
     strictest = timedelta(minutes=1), timedelta(minutes=30), ProofLevel.SESSIONS
-    assert PLAN.database_roles == (
+    assert plan.database_roles == (
         DatabaseRole("database", "ro-eu", *strictest),
         DatabaseRole("database", "ro-us", *strictest),
         DatabaseRole("ssh", "otp", timedelta(minutes=1), timedelta(minutes=20), ProofLevel.LEASE),
     )
 
 
-def test_a_role_that_is_written_for_a_task_is_known_whole() -> None:
+def test_a_role_that_is_written_for_a_task_is_known_whole(plan: Plan) -> None:
     """Where, over which connection, how its name begins, and everything that is written."""
-    eu, us = PLAN.task_roles
+    eu, us = plan.task_roles
     assert eu == TaskDatabaseRole(
         mount="database",
         connection="orders-tasks",
@@ -100,27 +103,27 @@ def test_a_role_that_is_written_for_a_task_is_known_whole() -> None:
     assert us.beginning == "taskmint-db-c.made.us"
     assert eu.fields["db_name"] == "orders-tasks"
     assert "GRANT SELECT ON orders_eu" in str(eu.fields["creation_statements"])
-    assert PLAN.task_object_places == {("database/roles", "taskmint-db-")}
-    assert PLAN.writes_policies is False
+    assert plan.task_object_places == {("database/roles", "taskmint-db-")}
+    assert plan.writes_policies is False
 
 
-def test_each_definition_needs_its_own_part() -> None:
+def test_each_definition_needs_its_own_part(plan: Plan) -> None:
     """What has to be there before it is served; and the mounts of all of them."""
     policy = load("version: 1\ntasks:\n" + task("c", made=DATABASE))
-    need = PLAN.needs["c"]
+    need = plan.needs["c"]
     assert need.policies == {"taskmint-task-c.eu", "taskmint-task-c.us"}
     assert need.token_roles == {"taskmint-task-c"}
     assert need.mounts == {"database"}
     assert need.rules == merge(daemon_rules(enumerate_definitions(policy)))
-    assert PLAN.needs.keys() == {"a", "b", "c"}
-    assert PLAN.needs["a"].token_roles == {"taskmint-task-a", "taskmint-hand-a.token"}
-    assert PLAN.definition_of == {f"taskmint-task-{name}": name for name in "abc"}
-    assert PLAN.mounts == {"pki", "kv", "database", "ssh", "int", "any", "deep", "free"}
+    assert plan.needs.keys() == {"a", "b", "c"}
+    assert plan.needs["a"].token_roles == {"taskmint-task-a", "taskmint-hand-a.token"}
+    assert plan.definition_of == {f"taskmint-task-{name}": name for name in "abc"}
+    assert plan.mounts == {"pki", "kv", "database", "ssh", "int", "any", "deep", "free"}
 
 
-def test_every_policy_bears_its_own_name() -> None:
+def test_every_policy_bears_its_own_name(plan: Plan) -> None:
     """The daemon's and the tasks', and its text says what its rules say."""
-    for name, policy in PLAN.policies.items():
+    for name, policy in plan.policies.items():
         assert policy.name == name
         assert tuple(block.rule for block in parse(policy.text)) == policy.rules
 
@@ -140,10 +143,10 @@ def test_every_policy_bears_its_own_name() -> None:
     ],
 )
 def test_without_a_token_only_the_revocation_list_is_asked_for(
-    method: str, path: str, body: dict[str, Any] | None, *, permitted: bool
+    plan: Plan, method: str, path: str, body: dict[str, Any] | None, *, permitted: bool
 ) -> None:
     """Read, and nothing else; a mount that the policy has forgotten is asked as well."""
-    assert PLAN.permits_anyone(method, path, body) is permitted
+    assert plan.permits_anyone(method, path, body) is permitted
 
 
 @pytest.mark.parametrize(
@@ -159,10 +162,10 @@ def test_without_a_token_only_the_revocation_list_is_asked_for(
     ],
 )
 def test_a_lease_of_a_mount_that_is_forgotten_can_be_taken_back(
-    path: str, body: dict[str, Any], *, permitted: bool
+    plan: Plan, path: str, body: dict[str, Any], *, permitted: bool
 ) -> None:
     """Looked up and revoked, never renewed; whether it may is the server's to say."""
-    assert PLAN.permits_daemon("PUT", path, body) is permitted
+    assert plan.permits_daemon("PUT", path, body) is permitted
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from policy.asking import REPORT, asked, load
-from taskmint.policy.decide import decide
+from taskmint.policy.decide import decide, decide_shadow
 from taskmint.policy.shadow import Verdict, compare, shadowed
 
 OTHER = "report.shadow:\n    shadow: true"
@@ -39,6 +39,7 @@ def test_a_shadows_verdict_on_a_grant(old: str, new: str, verdict: Verdict) -> N
 
     assert found is not None
     assert found.verdict is verdict
+    assert found.decision == decide_shadow(policy, asked())
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,7 @@ def test_requests(method: str, path: str, body: dict[str, Json] | None, *, permi
         ("a*", "a", True),
         ("a*", "ab", True),
         ("a*", "b", False),
+        ("ab*", "ax", False),
         ("*", 5, True),
         ("*", True, True),
         ("*", [], False),
