@@ -14,6 +14,8 @@ def test_the_recommended_statements_pass_their_lints() -> None:
     """What we print is what we ask for."""
     assert list(lint_creation([POSTGRESQL_CREATION])) == []
     assert list(lint_revocation([POSTGRESQL_REVOCATION])) == []
+    assert list(lint_creation([POSTGRESQL_CREATION.lower()])) == []
+    assert list(lint_revocation([POSTGRESQL_REVOCATION.lower()])) == []
 
 
 @pytest.mark.parametrize("statements", [[], [""], ["  ", "\n"]])

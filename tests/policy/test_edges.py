@@ -375,3 +375,11 @@ def test_paths_are_found_where_they_stand(path: str, found: str) -> None:
     """By their number in the list."""
     (only,) = findings(scope_of(PATHS.replace("kv/data/{region}/{job}", path)))
     assert f"tasks.report.scope.warehouse.token.paths{found}" in only
+
+
+@pytest.mark.parametrize("text", ["GRANT x*", "*"])
+def test_a_statement_that_ends_as_a_wildcard_is_quoted(text: str) -> None:
+    """The server would read it as one."""
+    with pytest.raises(ValueError, match="ends with \\*, which is a wildcard") as caught:
+        parse_statement(text)
+    assert text in str(caught.value)

@@ -188,6 +188,7 @@ def test_the_recommended_statements_pass_their_lints() -> None:
     assert list(lint_mysql_creation([MARIADB_CREATION])) == []
     assert list(lint_mysql_revocation([MARIADB_REVOCATION])) == []
     assert list(lint_mysql_revocation([MYSQL_REVOCATION])) == []
+    assert list(lint_mysql_revocation([MYSQL_REVOCATION.lower()])) == []
 
 
 @pytest.mark.parametrize(
@@ -196,6 +197,7 @@ def test_the_recommended_statements_pass_their_lints() -> None:
         ("GRANT ALL ON orders.* TO x", "grants ALL"),
         ("GRANT SELECT ON orders.* TO x WITH GRANT OPTION", "hand on rights: WITH GRANT OPTION"),
         ("GRANT SELECT, FILE ON *.* TO x", "gives FILE"),
+        ("grant all on orders.* to x", "grants ALL"),
         ("GRANT CREATE USER ON *.* TO x", "gives CREATE USER"),
         ("GRANT EVENT ON orders.* TO x", "runs as it: EVENT"),
         ("GRANT CREATE  VIEW ON orders.* TO x", "runs as it: CREATE VIEW"),
