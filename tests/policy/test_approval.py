@@ -294,3 +294,23 @@ class Approvals(RuleBasedStateMachine):
 
 
 TestNoSequenceOfStatementsGrantsWithoutAQuorumOfOthers = Approvals.TestCase
+
+
+def test_why_approvals_count_no_more_is_said() -> None:
+    """Each way in its own words; the caller is known by either name."""
+    for approvers, why in (
+        ((ANN, None), "an approval is of somebody who is no approver any more"),
+        ((ANN, BY_ID), "an approval is the caller's own"),
+        ((ANN, BY_UID), "an approval is the caller's own"),
+        ((ANN, NOBODY), "an approval is of somebody whom the policy does not name"),
+        ((ANN, ANN_TWICE), "two approvals are of one person"),
+        ((ANN, BOB), None),
+    ):
+        assert why_void(SHOWN, approvers) == why
+
+
+def test_approvals_are_good_until_the_first_expires() -> None:
+    """At its last moment they are good no more."""
+    tally = counted(says(ANN, until=timedelta(minutes=1)), says(BOB))
+    assert tally.is_good(NOW + timedelta(seconds=59))
+    assert not tally.is_good(NOW + timedelta(minutes=1))

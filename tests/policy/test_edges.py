@@ -383,3 +383,29 @@ def test_a_statement_that_ends_as_a_wildcard_is_quoted(text: str) -> None:
     with pytest.raises(ValueError, match="ends with \\*, which is a wildcard") as caught:
         parse_statement(text)
     assert text in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", ["root", "taskmint-daemon", "taskmint-task-report.eu"])
+def test_a_policy_that_is_not_for_callers_is_found_where_it_stands(policy: str) -> None:
+    """With what to write."""
+    (only,) = findings(scope_of(f"token: {{policy: {policy}}}"))
+    assert only.endswith(
+        f'tasks.report.scope.warehouse.token.policy: "{policy}" is not for a caller; '
+        "name a policy that the Vault admin keeps"
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("pki", "mount: sys, role: r, common_name: x, ttl: 1m"),
+        ("ssh", "mount: sys, role: r, operation: otp, ip: 10.0.0.1"),
+        ("secret", "mount: sys, path: x"),
+        ("database", "mount: sys, connection: c, creation: [x], revocation: [y]"),
+    ],
+)
+def test_a_mount_that_is_vaults_own_is_found_where_it_stands(kind: str, text: str) -> None:
+    """Whatever is minted at it."""
+    (only,) = findings(scope_of(f"{kind}: {{{text}}}"))
+    assert f": tasks.report.scope.warehouse.{kind}.mount: " in only
+    assert only.endswith("is Vault's own; name a secrets engine's path")
