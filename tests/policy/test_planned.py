@@ -39,9 +39,9 @@ def planned(*tasks: str, **settings: Any) -> Plan:
     return plan_of(enumerate_definitions(policy), PlanSettings(**settings))
 
 
-@pytest.fixture(name="plan", scope="module")
+@pytest.fixture(name="plan")
 def a_plan() -> Plan:
-    """Of one of each; made inside of a test, so that a mutation run sees it made."""
+    """Of one of each; made anew for each test, so that a mutation run knows who sees it made."""
     return planned(
         task(
             "a",
