@@ -278,8 +278,8 @@ async def test_a_wrong_answer_to_a_tokens_creation_mints_nothing(life: Life, wha
 
 
 async def test_a_huge_lifetime_promises_no_more_than_the_token(life: Life) -> None:
-    """Half a century of lease is granted on a token of a minute: a minute is promised."""
-    life.server.faults.append((CREDS, lease(lease_duration=1_600_000_000)))
+    """Nine years of lease are granted on a token of a minute: a minute is promised."""
+    life.server.faults.append((CREDS, lease(lease_duration=284_000_000)))
     view = await life.start()
     assert view.guaranteed_until <= datetime.now(UTC) + timedelta(seconds=61)
 
