@@ -1,6 +1,5 @@
 """What the server itself enforces, each bound tried from beyond (P1, P3, P5, P6)."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,24 +16,6 @@ from taskmint.vault.client import VaultClient
 from vault.ground import DEAD_MAN, LOG, Ground, token_request, until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def admin(ground: Ground) -> AsyncIterator[BaoHttp]:
-    """An administrator's session."""
-    async with ground.admin() as session:
-        yield session
-
-
-@pytest.fixture
-async def daemon(ground: Ground, admin: BaoHttp) -> AsyncIterator[BaoHttp]:
-    """A session with a token as the daemon has it, held by somebody who would misuse it."""
-    svid = await ground.signer.fetch()
-    login = {"role": "taskmint", "jwt": svid.reveal()}
-    token = (await admin.call("POST", "auth/jwt/login", login)).body["auth"]["client_token"]
-    async with BaoHttp(ground.address, Secret(token)) as session:
-        yield session
-        await session.send("POST", "auth/token/revoke-self")
 
 
 def text(minted: Minted, key: str) -> str:

@@ -4,7 +4,6 @@ from beyond with the daemon's own token (P1, P3, P5).
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -22,24 +21,6 @@ from taskmint.vault.client import VaultClient
 from vault.ground import LOG, NODE, POLICY, Ground, plan_from, token_request, until
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture
-async def admin(ground: Ground) -> AsyncIterator[BaoHttp]:
-    """An administrator's session."""
-    async with ground.admin() as session:
-        yield session
-
-
-@pytest.fixture
-async def daemon(ground: Ground, admin: BaoHttp) -> AsyncIterator[BaoHttp]:
-    """A session with a token as the daemon has it, held by somebody who would misuse it."""
-    svid = await ground.signer.fetch()
-    login = {"role": "taskmint", "jwt": svid.reveal()}
-    token = (await admin.call("POST", "auth/jwt/login", login)).body["auth"]["client_token"]
-    async with BaoHttp(ground.address, Secret(token)) as session:
-        yield session
-        await session.send("POST", "auth/token/revoke-self")
 
 
 def task() -> tuple[TokenRequest, str]:

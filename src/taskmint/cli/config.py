@@ -7,13 +7,13 @@ Exits 0 when the configuration is fine, 4 when it is not.
 import os
 import sys
 from pathlib import Path
-from typing import Final
 
 import click
 
 from taskmint.config import effective_settings, load_config
 from taskmint.errors import ConfigError
 
+from .config_option import config_option
 from .policy_inputs import (
     EXIT_CONFIG,
     errors_to_exit_codes,
@@ -23,16 +23,6 @@ from .policy_inputs import (
     read,
 )
 
-_config_file: Final = click.option(
-    "--config",
-    "config_file",
-    envvar="TASKMINT_CONFIG",
-    default="/etc/taskmint/taskmint.yaml",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The daemon's configuration.",
-)
-
 
 @click.group()
 def config() -> None:
@@ -40,7 +30,7 @@ def config() -> None:
 
 
 @config.command()
-@_config_file
+@config_option
 @output_option
 def check(config_file: Path, output: str) -> None:
     """Say everything that is wrong with the configuration; no file it names is opened."""
@@ -61,7 +51,7 @@ def check(config_file: Path, output: str) -> None:
 
 
 @config.command()
-@_config_file
+@config_option
 @output_option
 @errors_to_exit_codes
 def show(config_file: Path, output: str) -> None:

@@ -32,28 +32,16 @@ from .checkup.record import check_ledger
 from .checkup.report import Diagnosis, Severity, fine, of_error
 from .checkup.running import ask_daemon, check_daemon
 from .checkup.server import check_rights, check_server
+from .config_option import config_option
+from .policy_inputs import output_option
 from .terminal import coloured, progress
 
 EXIT_FINDING: Final = 1
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_file",
-    envvar="TASKMINT_CONFIG",
-    default="/etc/taskmint/taskmint.yaml",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The daemon's configuration.",
-)
-@click.option(
-    "--output",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="For people, or for programs.",
-)
+@config_option
+@output_option
 @click.option("--all", "everything", is_flag=True, help="Also what is fine.")
 def doctor(config_file: Path, output: str, *, everything: bool) -> None:
     """

@@ -9,20 +9,14 @@ import click
 
 from taskmint.errors import ConfigError, TaskmintError
 
+from .config_option import config_option
+
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 4
 
 
 @click.command()
-@click.option(
-    "--config",
-    "config_file",
-    envvar="TASKMINT_CONFIG",
-    default="/etc/taskmint/taskmint.yaml",
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="The daemon's configuration.",
-)
+@config_option
 @click.option(
     "--revoke-on-stop", is_flag=True, help="End every task at SIGTERM instead of keeping it."
 )
