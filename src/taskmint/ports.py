@@ -220,7 +220,8 @@ class Minted:
     `revocable` is None for what cannot be taken back; `user_name` is the database user, no secret,
     kept for correlation; `warnings` are Vault's own, for instance that a TTL was capped. A
     certificate has a `serial` (hex, dashes between bytes; or OpenSSH's number in hex), no secret
-    either, and says itself when it `expires_at`; `ttl` counts only for what the daemon renews.
+    either, and says itself when it `expires_at`; so does a lease that cannot be renewed. `ttl`
+    counts only for what the daemon renews.
     """
 
     entitlement: str

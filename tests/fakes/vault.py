@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from taskmint.errors import BackendFailed, Code, Unavailable
-from taskmint.model.scope import ISSUED, Entitlement, Ephemeral, Json
+from taskmint.model.scope import ISSUED, Entitlement, EntitlementKind, Ephemeral, Json
 from taskmint.model.secret import Secret
 from taskmint.model.task_id import parse_revision_name
 from taskmint.ports import (
@@ -62,6 +62,8 @@ class FakeVault:
     undroppable: int = 0
     unlisted: int = 0  # how often a certificate is not on the revocation list yet
     certificates_end: datetime = _NEVER
+    lives: dict[str, timedelta] = field(default_factory=dict)  # of entitlements, if not `ttl`
+    fixed: dict[str, datetime] = field(default_factory=dict)  # when leases that none renews end
     bodies: dict[str, dict[str, Json]] = field(default_factory=dict)  # what was minted with
     ceilings: dict[str, timedelta | None] = field(default_factory=dict)  # and held to
     faults: defaultdict[str, deque[Exception]] = field(default_factory=lambda: defaultdict(deque))
@@ -141,13 +143,17 @@ class FakeVault:
                 serial="0a-1b",
                 expires_at=self.certificates_end,
             )
+        handed = entitlement.kind is EntitlementKind.TOKEN
+        fixed = self.fixed.get(entitlement.name)
+        ends = datetime.now(UTC) + entitlement.ceiling if entitlement.ceiling else fixed
         return Minted(
             entitlement.name,
             data,
-            Revocable(RevocableKind.LEASE, lease),
-            self.ttl,
-            renewable=True,
+            Revocable(RevocableKind.TOKEN if handed else RevocableKind.LEASE, lease),
+            self.lives.get(entitlement.name, self.ttl),
+            renewable=fixed is None,
             user_name="u",
+            expires_at=ends,
         )
 
     async def renew(self, revocable: Revocable, increment: timedelta) -> timedelta:

@@ -1,6 +1,6 @@
 """Token and leases are renewed together, in time, and the caller is told the truth (P6)."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from taskmint.model.state import EndCause, TaskState
 from taskmint.tasks.renewal import first_renewal, retry
@@ -65,6 +65,67 @@ async def test_a_lease_that_the_server_does_not_know_ends_the_task_at_the_next_r
 
         assert ended.cause is EndCause.RENEWAL_LOST
         assert "renewal lost" in world.seen.events
+
+
+HANDED = KEPT + "      hand: {token: {policy: reader, num_uses: 3}}\n"
+
+
+async def test_a_handed_token_that_is_used_up_ends_nothing_but_itself() -> None:
+    """Its uses and its life are the policy's bounds: the rest is renewed on, and taken back."""
+    world = World()
+    world.vault.ttl = timedelta(seconds=3)
+    async with world.running(HANDED) as service:
+        view = await service.start(caller(), ask(), None)
+        (spent,) = (name for name in world.vault.things if name.startswith("auth/token/"))
+        world.vault.things[spent].alive = False
+        await world.vault.until_called("renew", times=3 + 2 + 2)
+        shown = await service.show(caller(), view.id, timedelta())
+        assert shown.state is TaskState.ACTIVE
+        assert shown.guaranteed_until > view.guaranteed_until
+        ended = await service.end(caller(), view.id, EndCause.SUCCEEDED, WAIT)
+
+        assert ended.state is TaskState.REVOKED
+        assert "renewal lost" not in world.seen.events
+
+
+async def test_a_handed_token_does_not_shorten_what_the_others_are_guaranteed() -> None:
+    """As its end comes nearer its renewals grant less and less; nothing else lapses with it."""
+    world = World()
+    world.vault.ttl = timedelta(seconds=60)
+    world.vault.lives["hand"] = timedelta(seconds=1)
+    async with world.running(HANDED) as service:
+        view = await service.start(caller(), ask(), None)
+        assert view.guaranteed_until - datetime.now(UTC) > timedelta(seconds=50)
+
+
+async def test_a_handed_token_is_told_to_end_with_its_own_life_or_the_task() -> None:
+    """Its `ttl` bounds what the caller is told of it, and of nothing else."""
+    world = World()
+    text = HANDED.replace("num_uses: 3", "ttl: 20s")
+    async with world.running(text) as service:
+        view = await service.start(caller(), ask(), None)
+        assert view.credentials is not None
+        hand, other = (view.credentials[name].expires_at for name in ("hand", "warehouse"))
+        assert hand is not None
+        assert other is not None
+        assert hand - datetime.now(UTC) <= timedelta(seconds=20)
+        assert other - datetime.now(UTC) > timedelta(seconds=50)
+        assert other == view.guaranteed_until
+
+
+async def test_no_lease_is_guaranteed_beyond_its_own_end() -> None:
+    """One that cannot be renewed ends when it said at first, however often the others are."""
+    world = World()
+    world.vault.ttl = timedelta(seconds=3)
+    world.vault.fixed["warehouse"] = datetime.now(UTC) + timedelta(seconds=2)
+    async with world.running(KEPT) as service:
+        view = await service.start(caller(), ask(), None)
+        await world.vault.until_called("renew", times=2)
+        shown = await service.show(caller(), view.id, timedelta())
+
+        assert view.guaranteed_until == world.vault.fixed["warehouse"]
+        assert shown.guaranteed_until == world.vault.fixed["warehouse"]
+        assert shown.state is TaskState.ACTIVE
 
 
 def test_the_first_renewal_leaves_room_for_three_more() -> None:

@@ -17,9 +17,11 @@ from taskmint.errors import BackendFailed, Code, Unavailable
 from taskmint.model.scope import Entitlement, EntitlementKind, Json, ProofLevel
 from taskmint.model.secret import Secret
 from taskmint.ports import Revocable, RevocableKind, TaskToken
+from taskmint.vault import minting
 from taskmint.vault.breaker import FAILURES, FIRST_PAUSE
 from taskmint.vault.client import VaultClient
 from taskmint.vault.http import MAX_LIST_BYTES, MAX_REPLY_BYTES, Transport
+from taskmint.vault.responses import Reply
 from taskmint.vault.settings import VaultSettings
 from vault.fake_server import (
     PERMISSION_DENIED,
@@ -928,3 +930,41 @@ async def test_a_user_name_that_the_ledger_cannot_hold_is_left_out(
     made = await client.mint(token, WAREHOUSE)
     assert made.user_name is None
     assert made.data.reveal() == secret
+
+
+def test_a_handed_token_ends_with_the_ttl_of_the_policy() -> None:
+    """Vault tells of its period alone, which renewals prolong; the role's maximum they do not."""
+    item = Entitlement(
+        "hand",
+        EntitlementKind.TOKEN,
+        "auth/token",
+        "create/taskmint-hand-keeper.hand",
+        "POST",
+        {"policies": "reader", "ttl": "20s"},
+        ceiling=timedelta(seconds=20),
+    )
+    auth: dict[str, Json] = {
+        "client_token": "hvs.x",
+        "accessor": "a",
+        "lease_duration": 10,
+        "renewable": True,
+        "policies": ["reader"],
+        "orphan": False,
+    }
+    now = datetime.now(UTC)
+    made = minting.minted(Reply(200, {}, {"auth": auth}), item, now)
+    assert made.expires_at == now + timedelta(seconds=20)
+    assert made.ttl == timedelta(seconds=10)
+
+
+def test_a_database_account_that_cannot_be_renewed_is_given_to_nobody() -> None:
+    """It would end in the middle of the task; a `secret` that is so says when it ends."""
+    path = "warehouse/creds/taskmint-db-keeper.orders"
+    body: dict[str, Json] = {"lease_id": f"{path}/1", "lease_duration": 60, "renewable": False}
+    reply = Reply(200, {}, {**body, "data": {"username": "u"}})
+    now = datetime.now(UTC)
+    mount, _, rest = path.partition("/")
+    with pytest.raises(BackendFailed, match="cannot be renewed"):
+        minting.minted(reply, Entitlement("orders", EntitlementKind.DATABASE, mount, rest), now)
+    made = minting.minted(reply, Entitlement("orders", EntitlementKind.SECRET, mount, rest), now)
+    assert made.expires_at == now + timedelta(seconds=60)

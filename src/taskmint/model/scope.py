@@ -73,8 +73,9 @@ class Entitlement:
     One named thing in a scope, reduced to the one Vault request that mints it.
 
     `mount` and `path` are joined with a slash below /v1/; both came through an allow-list.
-    A credential that cannot be revoked (`revocable=False`) lives at most `ceiling`, when it has
-    one; `key_field` is the field of `body` that holds the caller's own public key, if it sends one.
+    A credential that cannot be revoked (`revocable=False`), a certificate, and a token that is
+    handed to the caller live at most `ceiling`, when they have one; `key_field` is the field of
+    `body` that holds the caller's own public key, if it sends one.
     Of a database entitlement `body` is the role that has to be written first, and `path` lacks the
     end of its name until `for_task` has told it. Of a token whose policy exists for one task `acl`
     is that policy's text, and the name in `body` lacks its end in the same way.

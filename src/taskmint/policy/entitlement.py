@@ -156,6 +156,7 @@ def _token(definition: str, name: str, given: TokenSchema, find: Find) -> Entitl
         method="POST",
         body=body,
         proof=ProofLevel.LEASE,
+        ceiling=given.ttl,
         acl=acl,
     )
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from taskmint.errors import BackendFailed, Code, Conflict, Unavailable
 from taskmint.failpoints import Failpoint
-from taskmint.model.scope import ISSUED, Entitlement, Ephemeral
+from taskmint.model.scope import ISSUED, Entitlement, EntitlementKind, Ephemeral
 from taskmint.ports import Minted, TaskToken, TokenRequest
 
 from . import entries
@@ -19,6 +19,7 @@ from .revision import Held, Revision
 from .task import Task
 from .tokens import token_request
 
+_HANDED: Final = EntitlementKind.TOKEN  # the caller's own: its end is none of the task's
 _SKEW: Final = timedelta(minutes=1)  # between our clock and Vault's
 
 
@@ -136,7 +137,7 @@ class Minter:
                 continue
             minted[item.name] = _with_warning(answer, revision)
             held.append(_held(item, answer))
-            if answer.ttl is not None:
+            if answer.ttl is not None and answer.renewable and item.kind is not _HANDED:
                 life = min(life, answer.ttl)
         revision.held = tuple(held)
         if problem is not None:

@@ -16,7 +16,7 @@ from taskmint.ports import RenewalOutcome, Revocable
 from .jitter import between
 from .lanes import Lanes, mount_of
 from .outside import Outside
-from .revision import Revision
+from .revision import NEVER, Revision
 from .task import Task
 
 PARALLEL_RENEWALS: Final = 16  # for each mount
@@ -90,17 +90,26 @@ class Renewer:
         return Outcome.OK
 
     async def _one(self, task: Task, revision: Revision, revocable: Revocable) -> float | None:
-        """When it lapses now; `_UNKNOWN` when nobody said; None when it is gone already."""
+        """
+        When it lapses now; `_UNKNOWN` when nobody said; None when it is gone already; NEVER for a
+        token of the caller's own, whose end is its own.
+        """
         async with self._lanes.through(mount_of(revision, revocable)):
             asked_at = self._clock.boottime()
             if not revision.works():
                 return _UNKNOWN
+            handed = revision.is_handed(revocable)
             try:
                 life = await self._vault.renew(revocable, revision.scope.dead_man)
             except (Unavailable, BackendFailed) as error:
                 self._log.warning("renewal_failed", task=task.id, code=error.code)
-                return None if await self._is_gone(error, revocable) else _UNKNOWN
-            return asked_at + life.total_seconds()
+                if not await self._is_gone(error, revocable):
+                    return _UNKNOWN
+                if not handed:
+                    return None
+                revision.let_go(revocable)
+                return NEVER
+            return NEVER if handed else asked_at + life.total_seconds()
 
     async def _is_gone(self, error: TaskmintError, revocable: Revocable) -> bool:
         """A failure of the backend may mean that there is nothing to renew any more: look."""

@@ -1,13 +1,13 @@
 """One revision of a task: what one decision gave it, and what stands in Vault for it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
 
 from taskmint.model.scope import DecisionInput, Entitlement, Ephemeral, Scope
 from taskmint.model.state import RevisionState, advance_revision
 from taskmint.policy.shadow import Shadowed
-from taskmint.ports import Revocable
+from taskmint.ports import Revocable, RevocableKind
 
 NEVER: Final = float("inf")
 
@@ -30,8 +30,8 @@ class Revision:
     A scope, the token that owns everything minted for it, and its clock. Numbers count from 1.
 
     Times are boot-clock seconds, but for `expires_at`, which is the deadline in wall-clock time: a
-    change may bring it nearer and never moves it away. `guaranteed_until` is the least of token and
-    lease expiry as last heard from Vault, `warn_at` when half of that life is over, `lapses_at`
+    change may bring it nearer and never moves it away. `guaranteed_until` is the least expiry of
+    what is renewed, as last heard from Vault, `warn_at` when half of that life is over, `lapses_at`
     when nothing can be left of it. `name` is how the names of its own objects in Vault end;
     `written` are the paths of those that may stand.
     """
@@ -103,6 +103,32 @@ class Revision:
         """Name everything that is renewed: the token, and each lease by its own clock."""
         leases = [held.revocable for held in self.held if held.revocable and held.renewable]
         return [self.token, *leases] if self.token else leases
+
+    def is_handed(self, revocable: Revocable) -> bool:
+        """
+        Whether it is a token of the caller's own: spent or at its end when the policy says so,
+        which ends nothing else.
+        """
+        return revocable.kind is RevocableKind.TOKEN and revocable is not self.token
+
+    def let_go(self, revocable: Revocable) -> None:
+        """Renew it no more; it is taken back with the rest all the same."""
+        self.held = tuple(
+            replace(held, renewable=False) if held.revocable is revocable else held
+            for held in self.held
+        )
+
+    def leases_end(self) -> datetime | None:
+        """When the first lease that cannot be renewed ends by itself; None when there is none."""
+        ends = (
+            held.expires_at
+            for held in self.held
+            if held.revocable
+            and held.revocable.kind is RevocableKind.LEASE
+            and not held.renewable
+            and held.expires_at
+        )
+        return min(ends, default=None)
 
     def works(self) -> bool:
         """Whether its credentials are in use: they are renewed."""

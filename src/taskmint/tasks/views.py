@@ -109,7 +109,7 @@ class OperatorDetail:
 def owners_view(task: Task, clock: Clock, *, delivering: bool = True) -> TaskView:
     """Show a task to its owner; with its credentials, when this goes to nobody else."""
     now = clock.boottime()
-    guaranteed_until = clock.utcnow() + task.guaranteed_for(now)
+    guaranteed_until = _guaranteed_until(task, clock)
     credentials = None
     if delivering and task.lives() and task.delivery is not None and now < task.delivery.until:
         credentials = {
@@ -203,7 +203,7 @@ def operators_detail(task: Task, clock: Clock) -> OperatorDetail:
         parameters=request.parameters,
         bound=_bound(task.watch.process) if task.watch else None,
         guarantee=task.guarantee,
-        guaranteed_until=clock.utcnow() + task.guaranteed_for(clock.boottime()),
+        guaranteed_until=_guaranteed_until(task, clock),
         revision=task.current.number,
         policy_digest=task.scope.policy_digest,
         evidence=task.evidence,
@@ -221,7 +221,14 @@ def _bound(process: BoundProcess | BoundUnit) -> str:
     return f"{process.kind} {process.pid}"
 
 
+def _guaranteed_until(task: Task, clock: Clock) -> datetime:
+    """The least expiry of the token and of every lease, of those too that nobody can renew."""
+    renewed = clock.utcnow() + task.guaranteed_for(clock.boottime())
+    return min(renewed, task.current.leases_end() or renewed)
+
+
 def _expiry(held: Held, with_task: datetime) -> datetime | None:
-    if held.revocable is None or held.expires_at is not None:
+    """A certificate says itself when it ends; everything else ends with the task, or before."""
+    if held.revocable is None or held.serial is not None:
         return held.expires_at
-    return with_task
+    return min(with_task, held.expires_at or with_task)

@@ -55,34 +55,44 @@ def minted(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
     if reply.body is None or reply.body.get("wrap_info"):
         raise _unknown(f"gave no secret for {entitlement.name}")
     if entitlement.kind is EntitlementKind.TOKEN:
-        return _handed_token(reply, entitlement)
+        return _handed_token(reply, entitlement, now)
     data = reply.body.get("data")
     if not isinstance(data, dict) or not data or reply.part("auth"):
         raise _unknown(f"gave no secret for {entitlement.name}")
-    lease, life = reply.body.get("lease_id"), reply.body.get("lease_duration")
-    seconds = life if isinstance(life, int) and life > 0 else None
-    revocable = None
-    if entitlement.revocable:
-        path = f"{entitlement.mount}/{entitlement.path}/"
-        if not isinstance(lease, str) or not _is_lease_of(path, lease) or seconds is None:
-            raise _unknown(f"gave {entitlement.name} no lease of {path}")
-        revocable = Revocable(RevocableKind.LEASE, lease)
+    revocable, ttl = _lease(reply, entitlement) if entitlement.revocable else (None, None)
+    renewable = revocable is not None and reply.body.get("renewable") is True
     certificate = issued(entitlement, data, now)
-    if certificate is None and not entitlement.revocable:
+    if certificate is not None:
+        expires_at: datetime | None = certificate.expires_at
+    elif ttl is None:
         expires_at = _own_end(entitlement, reply, now)
     else:
-        expires_at = None if certificate is None else certificate.expires_at
+        expires_at = None if renewable else now + ttl
     return Minted(
         entitlement=entitlement.name,
         data=Secret(dict(data)),
         revocable=revocable,
-        ttl=_life(seconds) if seconds is not None and revocable else None,
-        renewable=revocable is not None and reply.body.get("renewable") is True,
+        ttl=ttl,
+        renewable=renewable,
         user_name=_user_name(data.get("username")),
         serial=None if certificate is None else certificate.serial,
         expires_at=expires_at,
         warnings=reply.warnings,
     )
+
+
+def _lease(reply: Reply, entitlement: Entitlement) -> tuple[Revocable, timedelta]:
+    """Read the lease of what was asked for, and how long it has."""
+    body = reply.body or {}
+    lease, life = body.get("lease_id"), body.get("lease_duration")
+    path = f"{entitlement.mount}/{entitlement.path}/"
+    if not isinstance(lease, str) or not _is_lease_of(path, lease):
+        raise _unknown(f"gave {entitlement.name} no lease of {path}")
+    if not isinstance(life, int) or life <= 0:
+        raise _unknown(f"gave {entitlement.name} no lease of {path}")
+    if entitlement.kind is EntitlementKind.DATABASE and body.get("renewable") is not True:
+        raise _unknown(f"gave {entitlement.name} a lease that cannot be renewed")
+    return Revocable(RevocableKind.LEASE, lease), _life(life)
 
 
 def _own_end(entitlement: Entitlement, reply: Reply, now: datetime) -> datetime | None:
@@ -105,7 +115,7 @@ def _own_end(entitlement: Entitlement, reply: Reply, now: datetime) -> datetime 
     return None if told is None else now + told
 
 
-def _handed_token(reply: Reply, entitlement: Entitlement) -> Minted:
+def _handed_token(reply: Reply, entitlement: Entitlement, now: datetime) -> Minted:
     auth = reply.part("auth")
     token, accessor, life = (
         auth.get(key) for key in ("client_token", "accessor", "lease_duration")
@@ -121,6 +131,7 @@ def _handed_token(reply: Reply, entitlement: Entitlement) -> Minted:
         revocable=Revocable(RevocableKind.TOKEN, str(accessor)),
         ttl=_life(life),
         renewable=auth.get("renewable") is True,
+        expires_at=None if entitlement.ceiling is None else now + entitlement.ceiling,
         warnings=reply.warnings,
     )
 
