@@ -100,7 +100,8 @@ def test_everything_that_decides_can_be_given() -> None:
         "  - name: n\n    given: {uid: 7, method: delegated, token: process, purpose: p, "
         "ticket: t, context: {k: v}, at: 2026-12-02T12:00:00Z, host: {environment: prod}, "
         "history: {grants: 1, denials: 2, processes: 3}, approved: true, "
-        "parameters: {a: x, b: 5, c: true, d: '5', e: -5}}\n    expect: {decision: allow}\n"
+        "parameters: {a: x, b: 5, c: true, d: '5', e: -5, f: false, g: 'false'}, "
+        "public_keys: {k: ssh-ed25519 AAAA}}\n    expect: {decision: allow}\n"
     )
     given = case.given
 
@@ -109,7 +110,16 @@ def test_everything_that_decides_can_be_given() -> None:
         "delegated",
         "process",
     )
-    assert given.request.parameters == {"a": "x", "b": 5, "c": True, "d": "5", "e": -5}
+    assert given.request.parameters == {
+        "a": "x",
+        "b": 5,
+        "c": True,
+        "d": "5",
+        "e": -5,
+        "f": False,
+        "g": "false",
+    }
+    assert given.request.public_keys == {"k": "ssh-ed25519 AAAA"}
     assert (given.request.purpose, given.request.ticket) == ("p", "t")
     assert given.request.context == {"k": "v"}
     assert given.now.isoformat() == "2026-12-02T12:00:00+00:00"

@@ -152,7 +152,7 @@ def test_a_budget_stops_what_runs_too_long() -> None:
         ("caller.uid == '0'", "found no matching overload for '_==_'", ""),
         ("caller.uid ==", "Syntax error", ""),
         ("now > 5", "found no matching overload", ""),
-        ("'a'.lowerAscii() == request.purpose", "undeclared reference to 'lowerAscii'", ""),
+        ("'a'.lowerAscii() == request.purpose", "undeclared reference to 'lowerAscii'", "known: "),
         ("true", "is always true, whoever asks", "compare with a fact"),
         ("1 > 2", "is always false, whoever asks", "compare with a fact"),
         ("1 / 0 == 1", "is always error, whoever asks", "compare with a fact"),
@@ -166,7 +166,7 @@ def test_what_is_no_condition_is_refused_at_load(text: str, problem: str, fix: s
         compiled(text)
 
     assert caught.value.problem.startswith(problem)
-    assert caught.value.fix.startswith(fix)
+    assert caught.value.fix.startswith(fix) if fix else caught.value.fix == ""
 
 
 def test_the_longest_text_compiles() -> None:

@@ -358,6 +358,51 @@ def test_a_parameter_of_another_type_is_both() -> None:
     assert changes == [f"widened: {sentence}", f"narrowed: {sentence}"]
 
 
+def test_the_proof_of_each_entitlement_is_compared() -> None:
+    """Also of those behind one that is new."""
+    first = "scope:\n      a:\n        secret: {mount: kv, path: x}"
+    new = REPORT.replace("proof: login", "proof: lease").replace("scope:", first)
+
+    assert told(REPORT, new) == [
+        f"widened: {JOBS} gained GET kv/x through report",
+        "widened: report proves warehouse revoked to level lease, was login",
+    ]
+
+
+def test_a_value_is_told_by_what_any_of_its_requests_gains() -> None:
+    """Not by the last of them alone: one other parameter may make all the difference."""
+    kinds = REPORT.replace("[eu, us]}", "[eu]}, kind: {enum: [a, b]}").replace(
+        "ro-{region}", "{region}-{kind}"
+    )
+    held = "      beside:\n        secret: {mount: database, path: creds/us-b}\n"
+    wider = kinds.replace("[eu]", "[eu, us]")
+
+    assert told(kinds + held, wider + held) == [
+        f"widened: {JOBS} gained GET database/creds/us-a through report"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "directions"),
+    [
+        ("type: integer, min: 2, max: 8", "type: integer, min: 3, max: 8", ["narrowed"]),
+        ("type: integer, min: 2, max: 8", "type: integer, min: 1, max: 8", ["widened"]),
+        ("type: integer, min: 2, max: 8", "type: integer, min: 2, max: 7", ["narrowed"]),
+        ("type: integer, min: 2, max: 8", "type: integer, min: 2, max: 9", ["widened"]),
+        ("type: integer, min: 2, max: 8", "type: integer, min: 3, max: 9", ["widened", "narrowed"]),
+        ("type: integer, min: 2, max: 8", "type: segment", ["widened", "narrowed"]),
+        ("type: segment", "type: integer, min: 2, max: 8", ["widened", "narrowed"]),
+        ("type: boolean", "enum: [a]", ["widened", "narrowed"]),
+        ("type: segment", "type: boolean", ["widened", "narrowed"]),
+    ],
+)
+def test_each_bound_of_a_parameter_is_compared(old: str, new: str, directions: list[str]) -> None:
+    """What is taken now and was not widens, what is no longer taken narrows."""
+    before, after = (REPORT.replace("{region:", f"{{s: {{{kind}}}, region:") for kind in (old, new))
+
+    assert [line.split(":")[0] for line in told(before, after)] == directions
+
+
 def test_labels_are_told_and_widen_nothing() -> None:
     """Owner, class and description; and shadows."""
     new = REPORT.replace("team-orders@", "team-sales@").replace(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from policy.asking import JOB, NOON, REPORT, asked, findings, load
+from policy.asking import JOB, NOON, REPORT, asked, findings, granted, load
 from policy.test_entitlement import scope_of
 from taskmint.errors import ConfigError
 from taskmint.policy.access import terms_of, who_can
@@ -269,6 +269,7 @@ def test_what_a_token_of_its_own_policy_may_is_told() -> None:
     )
 
     assert [each.direction for each in said] == [Direction.WIDENED, Direction.NARROWED]
+    assert '{"acl":"path \\"kv/data/app\\" {' in said[0].sentence
     assert "update" in said[0].sentence
     assert "update" not in said[1].sentence
 
@@ -375,6 +376,29 @@ def test_paths_are_found_where_they_stand(path: str, found: str) -> None:
     """By their number in the list."""
     (only,) = findings(scope_of(PATHS.replace("kv/data/{region}/{job}", path)))
     assert f"tasks.report.scope.warehouse.token.paths{found}" in only
+
+
+def test_the_text_of_a_policy_is_whole_around_its_names() -> None:
+    """What stands before, between and after them; a path without any; a brace of HCL's own."""
+    paths = (
+        "token: {paths: ["
+        + ", ".join(
+            f"{{path: '{path}', capabilities: [read]}}"
+            for path in ("kv/a", "kv/{region}/b/{job}/c", "kv/x-{job}")
+        )
+        + "]}"
+    )
+    (made,) = granted(load(scope_of(paths)), asked()).entitlements
+
+    assert made.acl == "\n".join(
+        f'path "{path}" {{\n'
+        '  capabilities = ["read"]\n'
+        "  allowed_parameters = {\n"
+        '    "*" = []\n'
+        "  }\n"
+        "}\n"
+        for path in ("kv/a", "kv/x-nightly", "kv/eu/b/nightly/c")
+    )
 
 
 @pytest.mark.parametrize("text", ["GRANT x*", "*"])

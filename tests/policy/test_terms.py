@@ -50,6 +50,7 @@ def test_a_token_bound_to_a_user_will_not_do_where_a_process_is_asked_for() -> N
     policy = load(with_terms("identity: {token: process}"))
     denial = denied(policy, proven(IdentityMethod.JWT_SVID), Code.NOT_PERMITTED)
 
+    assert denial.detail == "this task asks for another proof of identity"
     assert denial.trace[-1] == ("identity: refused, the token is bound by uid and not by process")
     granted(policy, proven(IdentityMethod.JWT_SVID, TokenBinding.PROCESS))
     granted(policy, proven(IdentityMethod.X509_SVID))

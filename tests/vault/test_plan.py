@@ -15,7 +15,12 @@ from taskmint.policy.plan_objects import Plan, PlanSettings
 from vault.ground import DAEMON, POLICY, plan_from
 
 TEXT = POLICY.replace("MOUNT", "warehouse")
-PLAN = plan_from(TEXT)
+
+
+@pytest.fixture(name="whole")
+def the_whole_plan() -> Plan:
+    """The plan of `TEXT`, made anew for each test: so a mutation run knows who sees it made."""
+    return plan_from(TEXT)
 
 
 def definition(name: str, *entitlements: Entitlement) -> EnumeratedDefinition:
@@ -41,16 +46,16 @@ def plan(*definitions: EnumeratedDefinition) -> Plan:
     return plan_of(definitions, PlanSettings())
 
 
-def test_one_policy_for_each_combination() -> None:
+def test_one_policy_for_each_combination(whole: Plan) -> None:
     """Enums are written out; each policy mints its own combination and no other."""
-    assert set(PLAN.policies) == {
+    assert set(whole.policies) == {
         "taskmint-daemon",
         "taskmint-task-report.eu",
         "taskmint-task-report.us",
         "taskmint-task-sealer",
         "taskmint-task-visitor",
     }
-    paths = {rule.path for rule in PLAN.policies["taskmint-task-report.eu"].rules}
+    paths = {rule.path for rule in whole.policies["taskmint-task-report.eu"].rules}
     assert paths == {
         "auth/token/revoke-self",
         "warehouse/creds/orders-ro-eu",
@@ -58,52 +63,52 @@ def test_one_policy_for_each_combination() -> None:
     }
 
 
-def test_token_roles_hold_the_clocks() -> None:
+def test_token_roles_hold_the_clocks(whole: Plan) -> None:
     """The dead-man interval is the period; the server's own maximum lies after the deadline."""
-    role = PLAN.token_roles["taskmint-task-report"]
+    role = whole.token_roles["taskmint-task-report"]
     assert role.policies == ("taskmint-task-report.eu", "taskmint-task-report.us")
     assert role.orphan
     assert role.period == timedelta(seconds=60)
     assert role.explicit_max_ttl == timedelta(minutes=30) + AFTER_DEADLINE
-    hand = PLAN.token_roles["taskmint-hand-visitor.vault"]
+    hand = whole.token_roles["taskmint-hand-visitor.vault"]
     assert (hand.policies, hand.orphan, hand.num_uses) == (("reader",), False, 3)
     assert (hand.period, hand.explicit_max_ttl) == (timedelta(minutes=1), timedelta(minutes=10))
 
 
-def test_the_daemon_reads_no_secret() -> None:
+def test_the_daemon_reads_no_secret(whole: Plan) -> None:
     """P1: no rule of its own policy touches a path that mints; a wildcard only deletes its own."""
-    (name,) = PLAN.daemon_policies
+    (name,) = whole.daemon_policies
     minting = {
         rule.path
-        for policy in PLAN.policies.values()
+        for policy in whole.policies.values()
         if policy.name != name
         for rule in policy.rules
         if rule.path != "auth/token/revoke-self"
     }
-    own = PLAN.policies[name].rules
+    own = whole.policies[name].rules
     assert not {rule.path for rule in own} & minting
     wild = [rule for rule in own if "*" in rule.path or "+" in rule.path]
     assert wild == [Rule("warehouse/roles/taskmint-db-*", ("delete",), {})]
     assert {rule.path.split("/")[0] for rule in own if rule not in wild} == {"auth", "sys"}
 
 
-def test_equal_policies_have_equal_plans() -> None:
+def test_equal_policies_have_equal_plans(whole: Plan) -> None:
     """The same policy in another order gives the same digest; another policy another."""
     first, second, third = (definition(name, secret("creds/x")) for name in "abc")
     assert plan(first, second).digest == plan(second, first).digest
     assert plan(first, second).digest != plan(first, third).digest
-    assert plan_from(TEXT).digest == PLAN.digest
+    assert plan_from(TEXT).digest == whole.digest
 
 
-def test_every_text_is_in_our_form() -> None:
+def test_every_text_is_in_our_form(whole: Plan) -> None:
     """What we write, we can compare rule by rule."""
-    for policy in PLAN.policies.values():
+    for policy in whole.policies.values():
         assert all(block.rule is not None for block in parse(policy.text))
 
 
-def test_the_auth_role_is_the_daemons_alone() -> None:
+def test_the_auth_role_is_the_daemons_alone(whole: Plan) -> None:
     """Bound to one subject and one audience; left out when the subject is not known."""
-    role = PLAN.auth_role
+    role = whole.auth_role
     assert role is not None
     assert (role.subject, role.audience, role.policies) == (DAEMON, "vault", ("taskmint-daemon",))
     assert plan_from(TEXT, PlanSettings()).auth_role is None
@@ -155,22 +160,22 @@ def test_unknown_parameters_stay_inside_their_segment() -> None:
     assert made.database_roles == ()
 
 
-def test_a_policy_that_is_not_planned_permits_nothing() -> None:
+def test_a_policy_that_is_not_planned_permits_nothing(whole: Plan) -> None:
     """An unknown name, and the empty one of a token whose policy nobody told us."""
     for policy in ("", "taskmint-task-none"):
-        assert not PLAN.permits_task(policy, "POST", "auth/token/revoke-self", None)
+        assert not whole.permits_task(policy, "POST", "auth/token/revoke-self", None)
 
 
-def test_leases_of_former_mounts_are_still_taken_back() -> None:
+def test_leases_of_former_mounts_are_still_taken_back(whole: Plan) -> None:
     """In the process: looked up and revoked whatever the mount; renewed only under the plan."""
     lease = {"lease_id": "former/creds/x/1"}
-    assert PLAN.permits_daemon("PUT", "sys/leases/lookup", lease)
-    assert PLAN.permits_daemon("PUT", "sys/leases/revoke", {**lease, "sync": True})
-    assert not PLAN.permits_daemon("PUT", "sys/leases/revoke", lease)
-    assert not PLAN.permits_daemon("PUT", "sys/leases/renew", {**lease, "increment": 60})
+    assert whole.permits_daemon("PUT", "sys/leases/lookup", lease)
+    assert whole.permits_daemon("PUT", "sys/leases/revoke", {**lease, "sync": True})
+    assert not whole.permits_daemon("PUT", "sys/leases/revoke", lease)
+    assert not whole.permits_daemon("PUT", "sys/leases/renew", {**lease, "increment": 60})
 
 
-def test_what_was_written_for_a_task_is_deleted_after_its_definition_went() -> None:
+def test_what_was_written_for_a_task_is_deleted_after_its_definition_went(whole: Plan) -> None:
     """
     In the process whatever the mount, so that a restart under a changed policy takes it back.
 
@@ -179,10 +184,10 @@ def test_what_was_written_for_a_task_is_deleted_after_its_definition_went() -> N
     former = ("warehouse/roles", "team/warehouse/roles", "a/team/warehouse/roles")
     for path in (*(f"{mount}/taskmint-db-d.x.eu.n-1" for mount in former),
                  "sys/policies/acl/taskmint-hand-d.t.n-1"):  # fmt: skip
-        assert PLAN.permits_daemon("DELETE", path, None), path
-        assert not PLAN.permits_daemon("POST", path, {}), path
+        assert whole.permits_daemon("DELETE", path, None), path
+        assert not whole.permits_daemon("POST", path, {}), path
     for path in ("warehouse/roles/orders-ro", "sys/policies/acl/taskmint-daemon", "sys/mounts/x"):
-        assert not PLAN.permits_daemon("DELETE", path, None), path
+        assert not whole.permits_daemon("DELETE", path, None), path
     one = definition("d", secret("creds/x"), secret("apps/x", revocable=False))
     policies = "sys/policies/acl/taskmint-hand-*"
     for settings, there in ((PlanSettings(), False), (PlanSettings(namespace="n"), True)):
@@ -192,13 +197,13 @@ def test_what_was_written_for_a_task_is_deleted_after_its_definition_went() -> N
         assert deletes == {"kv/roles/taskmint-db-*"} | ({policies} if there else set())
 
 
-def test_a_certificate_of_a_former_mount_is_still_looked_for() -> None:
+def test_a_certificate_of_a_former_mount_is_still_looked_for(whole: Plan) -> None:
     """Without a token, where everybody may read: what Vault says of it, and its issuer's list."""
     for mount in ("pki", "team/pki"):
-        assert PLAN.permits_anyone("GET", f"{mount}/cert/0a-1b", None)
-        assert PLAN.permits_anyone("GET", f"{mount}/issuer/default/crl", None)
+        assert whole.permits_anyone("GET", f"{mount}/cert/0a-1b", None)
+        assert whole.permits_anyone("GET", f"{mount}/issuer/default/crl", None)
     for path in ("kv/data/x", "pki/issuer/default", "pki/cert/ca/raw"):
-        assert not PLAN.permits_anyone("GET", path, None), path
+        assert not whole.permits_anyone("GET", path, None), path
 
 
 def test_without_a_lease_mount_no_lease_is_in_reach() -> None:

@@ -134,9 +134,10 @@ def test_outside_a_namespace_it_is_refused(tmp_path: Path) -> None:
 
 def test_the_plan_pins_what_can_be_pinned() -> None:
     """Names by their beginning, the text up to the first parameter; roles by a glob of names."""
-    role = PLAN.token_roles[BEGINNING]
+    plan = plan_from(TEXT, SETTINGS)
+    role = plan.token_roles[BEGINNING]
     assert (role.policies, role.policies_glob, role.num_uses) == ((), f"{BEGINNING}.*", 3)
-    rules = {rule.path: rule for rule in PLAN.policies["taskmint-daemon"].rules}
+    rules = {rule.path: rule for rule in plan.policies["taskmint-daemon"].rules}
     write = rules[f"sys/policies/acl/{BEGINNING}.*"]
     assert write.capabilities == ("delete", "update")
     assert write.parameters == {"policy": ('path "kv/data/*',)}

@@ -154,10 +154,11 @@ def _emergency(case: _Case) -> None:
     request = case.given.request
     if not case.definition.break_glass:
         return
-    if not request.purpose.strip() or not (request.ticket or "").strip():
+    ticket = request.ticket or ""
+    if not request.purpose.strip() or not ticket.strip():
         detail = "an emergency needs a purpose and a ticket"
         raise _No(Code.NOT_PERMITTED, detail, f"break_glass: {detail}")
-    case.trace.append(f"break_glass: under ticket {quoted(request.ticket or '')}")
+    case.trace.append(f"break_glass: under ticket {quoted(ticket)}")
 
 
 def _identity(case: _Case) -> None:

@@ -139,8 +139,8 @@ def _database(definition: str, name: str, given: DatabaseSchema, find: Find) -> 
 
 def _token(definition: str, name: str, given: TokenSchema, find: Find) -> EntitlementTemplate:
     acl = _acl(given, ("scope", name, "token"), find) if given.paths else None
-    if given.policy == "root" or (given.policy or "").startswith(_RESERVED):
-        said = f"{quoted(str(given.policy))} is not for a caller"
+    if given.policy and (given.policy == "root" or given.policy.startswith(_RESERVED)):
+        said = f"{quoted(given.policy)} is not for a caller"
         find(("scope", name, "token", "policy"), said, "name a policy that the Vault admin keeps")
     policy = given.policy or hand_role(definition, name)
     body: dict[str, BodyTemplate] = {"policies": plain(policy)}
@@ -179,9 +179,9 @@ def _acl(given: TokenSchema, where: Steps, find: Find) -> Template:
 def _with_placeholders(text: str, paths: Iterable[Template]) -> Template:
     """Make the names in the paths placeholders again; every other brace is HCL's own."""
     literals, names = [""], []
-    quoted_paths = {f'path "{path}" {{': path for path in paths}
+    quoted_paths = {f'path "{path}" {{\n': path for path in paths}
     for line in text.splitlines(keepends=True):
-        path = quoted_paths.get(line.rstrip("\n"))
+        path = quoted_paths.get(line)
         if path is None:
             literals[-1] += line
             continue

@@ -20,9 +20,9 @@ def policy_json_schema() -> dict[str, Json]:
     It is what an editor can check while somebody writes; whether a policy makes sense, only
     `taskmint policy check` finds out.
     """
-    whole = PolicyFileSchema.model_json_schema(by_alias=True)
-    definition = DefinitionSchema.model_json_schema(by_alias=True)
-    parts = {**whole.pop("$defs", {}), **definition.pop("$defs", {}), "Definition": definition}
+    whole = PolicyFileSchema.model_json_schema()
+    definition = DefinitionSchema.model_json_schema()
+    parts = {**definition.pop("$defs"), "Definition": definition}
     tasks = whole["properties"]["tasks"]
     tasks["patternProperties"] = dict.fromkeys(tasks["patternProperties"], _DEFINITION)
     tasks["additionalProperties"] = False

@@ -41,6 +41,7 @@ from .plan_rules import (
     task_rules,
 )
 from .predicate import Predicate
+from .template import ANY_SEGMENT
 
 DAEMON_POLICY: Final = "taskmint-daemon"
 # The daemon's own token: short, so that a daemon that is gone leaves nothing that lives long.
@@ -60,7 +61,7 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
     own = _daemon_policies(definitions, [*leftovers, *read_rules(by_policy, roles)])
     policies = {name: _policy(name, rules) for name, rules in by_policy.items()}
     if clash := own.keys() & policies.keys():
-        raise ValueError(f"{', '.join(sorted(clash))} is the daemon's own policy")
+        raise ValueError(f"{min(clash)} is the daemon's own policy")
     policies |= own
     digests = "".join(f"{name}={policies[name].digest}\n" for name in sorted(policies))
     sent = [rule for policy in own.values() for rule in policy.rules] + take_back_rules()
@@ -143,7 +144,7 @@ def _hand_role(definition: EnumeratedDefinition, entitlement: Entitlement) -> To
     longest = definition.deadline_max + AFTER_DEADLINE
     life = min(longest, _duration(ttl)) if isinstance(ttl, str) else longest
     return TokenRole(
-        name=entitlement.path.rpartition("/")[2],
+        name=entitlement.path.removeprefix("create/"),
         policies=() if entitlement.acl is not None else (policy,),
         policies_glob=None if entitlement.acl is None else f"{policy}.*",
         orphan=False,
@@ -181,28 +182,27 @@ def _auth_role(settings: PlanSettings, own: Iterable[str]) -> AuthRole | None:
 def _database_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[DatabaseRole, ...]:
     found: defaultdict[tuple[str, str], list[DatabaseRole]] = defaultdict(list)
     for definition in definitions:
-        for combination in definition.combinations:
-            for entitlement in combination.entitlements:
-                kind, _, name = entitlement.path.partition("/")
-                if kind != "creds" or "/" in name or "+" in name or entitlement.ephemeral:
-                    continue
-                found[entitlement.mount, name].append(
-                    DatabaseRole(
+        for entitlement in entitlements_of((definition,)):
+            match entitlement.path.split("/"):
+                case ["creds", name] if name != ANY_SEGMENT and entitlement.ephemeral is None:
+                    role = DatabaseRole(
                         entitlement.mount,
                         name,
                         definition.dead_man,
                         definition.deadline_max,
                         entitlement.proof,
                     )
-                )
+                    found[entitlement.mount, name].append(role)
     return tuple(_strictest(found[key]) for key in sorted(found))
 
 
 def _issuing_roles(definitions: Iterable[EnumeratedDefinition]) -> tuple[IssuingRole, ...]:
     found: dict[tuple[str, str, str], IssuingRole] = {}
     for entitlement in entitlements_of(definitions):
-        operation, _, name = entitlement.path.partition("/")
-        if entitlement.kind not in ISSUED or "+" in name:
+        if entitlement.kind not in ISSUED:
+            continue
+        operation, name = entitlement.path.split("/")
+        if name == ANY_SEGMENT:
             continue
         key = (entitlement.mount, name, operation)
         held = found.get(key)
