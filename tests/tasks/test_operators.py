@@ -94,8 +94,8 @@ async def test_an_order_shows_what_is_not_proven_and_why() -> None:
         assert (order.matched, order.proven) == (1, 1)
 
 
-async def test_a_kill_switch_pulled_during_a_start_ends_that_as_well() -> None:
-    """A task that is being minted is known already."""
+async def test_an_order_is_forgotten_after_so_many_others() -> None:
+    """What is left of it is seen among the tasks."""
     world = World()
     async with world.running() as service:
         await service.start(caller(), ask(), None)

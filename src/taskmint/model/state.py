@@ -23,7 +23,7 @@ class TaskState(StrEnum):
 _S = TaskState
 
 NEXT: Final[Mapping[TaskState, frozenset[TaskState]]] = {
-    _S.REQUESTED: frozenset({_S.AWAITING_APPROVAL, _S.APPROVED, _S.DENIED}),
+    _S.REQUESTED: frozenset({_S.AWAITING_APPROVAL, _S.APPROVED, _S.DENIED, _S.FAILED}),
     _S.AWAITING_APPROVAL: frozenset({_S.APPROVED, _S.DENIED, _S.FAILED}),
     _S.APPROVED: frozenset({_S.MINTING, _S.DENIED, _S.FAILED, _S.EXPIRED_UNUSED}),
     _S.MINTING: frozenset({_S.ACTIVE, _S.REVOKING, _S.FAILED}),

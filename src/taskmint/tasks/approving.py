@@ -53,17 +53,18 @@ class Approving:
         self._register = register
         self._ender = ender
         self._policy = policy
+        self._stands: Callable[[str], bool] = lambda _authority: True
         self._timetable: Timetable[Request] = Timetable(outside.clock, self._due)
         self._brought: deque[float] = deque()
         self.habits = Habits()
 
     # --- asking ----------------------------------------------------------------------------
 
-    async def ask(self, caller: Caller, needs: NeedsApproval, key: IdempotencyKey) -> Request:
+    def admit(self, caller: Caller, needs: NeedsApproval, key: IdempotencyKey) -> Request:
         """
-        Let a request wait; it is in the ledger before anybody is told of it.
+        Know a request, in the very moment of its decision: whoever ends requests sees it from then.
 
-        Raises LimitExceeded, Unavailable(ledger_unavailable).
+        Raises LimitExceeded.
         """
         self._book.admit(caller.spiffe_id)
         request = Request(
@@ -79,19 +80,30 @@ class Approving:
             idempotency=key,
         )
         self._book.add(request)
+        self._end_if_withdrawn(request)  # since the caller was proven
+        return request
+
+    async def record(self, request: Request) -> None:
+        """
+        Let a request wait, once it is durable, unless it was ended by then.
+
+        It is in the ledger before anybody is told of it. Raises Unavailable(ledger_unavailable).
+        """
         try:
             await self._outside.ledger.append(request_entries.awaiting(request, self._boot_id))
         except BaseException:
-            request.move(TaskState.DENIED)
-            self._book.drop(request)
+            if request.is_open:
+                request.move(TaskState.DENIED)
+                self._book.drop(request)
             raise
+        if not request.is_open:
+            return
         request.move(TaskState.AWAITING_APPROVAL)
         self.keep(request)
         self._announce(request, "approval_requested")
         self._outside.log.info(
             "approval_requested", task=request.id, definition=request.scope.definition
         )
-        return request
 
     def keep(self, request: Request) -> None:
         """Watch over a request's time."""
@@ -205,7 +217,7 @@ class Approving:
         self, request: Request, state: TaskState, why: str, cause: EndCause | None = None
     ) -> None:
         """End a request that was not collected; a later end changes nothing."""
-        if not request.waits:
+        if not request.is_open:
             return
         request.cause, request.why = cause, why
         request.move(state)
@@ -220,8 +232,8 @@ class Approving:
     def cancel_all(
         self, select: Callable[[Request], bool], cause: EndCause, by: EndedBy | None = None
     ) -> None:
-        """End every request that waits and is selected."""
-        for request in self.waiting_now():
+        """End every request that waits, or is about to, and is selected."""
+        for request in self._open():
             if select(request):
                 self.cancel(request, cause, by)
 
@@ -250,22 +262,23 @@ class Approving:
 
     def adopt_policy(self, policy: Policy) -> int:
         """
-        End every request that waits under another policy, or on the approval of somebody who may
-        not give it any more; return how many.
+        End every request that waits, or is about to, under another policy, or on the approval of
+        somebody who may not give it any more; return how many.
         """
-        waiting = self.waiting_now()
-        for request in waiting:
+        before = self._open()
+        for request in before:
             if request.scope.policy_digest != policy.digest:
                 self.end(request, TaskState.DENIED, "the policy has changed")
-        return sum(self._is_void(request) or not request.waits for request in waiting)
+        return sum(self._is_void(request) or not request.is_open for request in before)
 
     def end_withdrawn(self, stands: Callable[[str], bool]) -> int:
-        """End every request whose caller was vouched for by what does not stand any more."""
-        void = [one for one in self.waiting_now() if not stands(one.proof.authority)]
-        for request in void:
-            cause = EndCause.IDENTITY_WITHDRAWN
-            self.end(request, TaskState.FAILED, "the identity was withdrawn", cause)
-        return len(void)
+        """
+        End every request whose caller was vouched for by what does not stand any more.
+
+        `stands` is asked again for requests that come later. Returns how many ended.
+        """
+        self._stands = stands
+        return sum(self._end_if_withdrawn(request) for request in self._open())
 
     def close(self) -> None:
         """Look at nothing any more."""
@@ -294,6 +307,16 @@ class Approving:
         return why is not None
 
     # --- inside ----------------------------------------------------------------------------
+
+    def _open(self) -> list[Request]:
+        return [request for request in self._book if request.is_open]
+
+    def _end_if_withdrawn(self, request: Request) -> bool:
+        if self._stands(request.proof.authority):
+            return False
+        cause = EndCause.IDENTITY_WITHDRAWN
+        self.end(request, TaskState.FAILED, "the identity was withdrawn", cause)
+        return True
 
     def _due(self, request: Request) -> None:
         self.look_at(request)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from taskmint.errors import BadRequest, Code, Conflict, Denied, TaskmintError, Unprocessable
+from taskmint.errors import BadRequest, Code, Denied, TaskmintError, Unprocessable
 from taskmint.model.caller import Caller
 from taskmint.model.state import TaskState
 from taskmint.policy.load import Policy
@@ -33,7 +33,8 @@ class Collector:
         """
         Let a request wait for its approval.
 
-        Raises BadRequest without a key, by which it could be collected; LimitExceeded, Unavailable.
+        Raises BadRequest without a key, by which it could be collected; LimitExceeded, Unavailable,
+        Conflict.
         """
         if key is None:
             raise BadRequest(
@@ -41,8 +42,12 @@ class Collector:
                 "this task needs an approval, and the request has no Idempotency-Key",
                 fix="send one: the same request, repeated, collects what was approved",
             )
-        asking = self.approving.ask(caller, needs, key)
-        return await self.work.outliving(asking, expected=TaskmintError)
+        request = self.approving.admit(caller, needs, key)  # known before anything is awaited
+        recording = self.approving.record(request)
+        await self.work.outliving(recording, expected=TaskmintError)
+        if not request.waits:  # ended while it was recorded
+            raise request.is_over()
+        return request
 
     async def collect(
         self, policy: Policy, caller: Caller, waiting: Request
@@ -70,11 +75,7 @@ class Collector:
 
     def _require_approved(self, caller: Caller, waiting: Request) -> None:
         if waiting.state is not TaskState.APPROVED:
-            raise Conflict(
-                Code.TASK_ENDED,
-                f"the request is {waiting.state}: {waiting.why}",
-                fix="ask again, with a new Idempotency-Key",
-            )
+            raise waiting.is_over()
         shown = waiting.given.caller.method
         if caller.method is not shown:
             raise Denied(

@@ -13,11 +13,11 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from taskmint.canonical import digest
-from taskmint.errors import Limit, LimitExceeded
+from taskmint.errors import Code, Conflict, Limit, LimitExceeded
 from taskmint.model.caller import Caller
 from taskmint.model.scope import Approval, DecisionInput, Json, Scope
 from taskmint.model.spiffe import SpiffeId
-from taskmint.model.state import EndCause, TaskState, advance
+from taskmint.model.state import TERMINAL, EndCause, TaskState, advance
 from taskmint.model.task_id import TaskId
 from taskmint.policy.approval import Shown, Tally, why_void
 from taskmint.ports import Approvers, Clock
@@ -106,11 +106,21 @@ class Request:
 
     @property
     def waits(self) -> bool:
-        """Whether it is neither over nor collected."""
-        return self.task is None and self.state in {
-            TaskState.AWAITING_APPROVAL,
-            TaskState.APPROVED,
-        }
+        """Whether it is durable, and neither over nor collected."""
+        return self.is_open and self.state is not TaskState.REQUESTED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it waits, or will once it is durable: what can be ended."""
+        return self.task is None and self.state not in TERMINAL
+
+    def is_over(self) -> Conflict:
+        """Build the refusal of one that can be collected no more."""
+        return Conflict(
+            Code.TASK_ENDED,
+            f"the request is {self.state}: {self.why}",
+            fix="ask again, with a new Idempotency-Key",
+        )
 
     def move(self, following: TaskState) -> None:
         """Go to another state, as the table in model/state.py allows."""

@@ -25,7 +25,7 @@ from .following import Followers, Following, RequestFollowing
 from .keeping import Keeper
 from .keys import KeysInUse
 from .minting import Minter
-from .narrowing import end_narrowed, is_narrowed
+from .narrowing import end_narrowed
 from .operating import Operators
 from .outside import Outside, Settings
 from .owned import OwnedWork
@@ -159,8 +159,6 @@ class TaskService:
 
     async def _mint(self, task: Task) -> TaskView:
         self._end_if_withdrawn(task)  # its authority may have gone since the caller was proven
-        if is_narrowed(self._policy, task.current):  # reloaded while a ticket was asked for
-            self._ender.end(task, EndCause.POLICY_NARROWED)
         await self._work.outliving(self._starter.mint(task), expected=TaskmintError)
         self.approving.habits.note(task.owner.spiffe_id, task.scope)
         return owners_view(task, self._outside.clock)

@@ -1,7 +1,7 @@
 """How a task comes to be: decided, bound, admitted, minted."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -65,9 +65,11 @@ class Starter:
         self._attempt(caller)
         refused = as_new_task(caller.evidence)
         granted = await self.decider.ask(policy, caller, request, refused)
-        async with self._place(policy, caller, granted):
+        task = await self._known(policy, caller, granted, key, fresh_id())
+        with self._unless_refused(task):
             await self.gate.require_open(caller, granted, refused)
-            return await self._admitted(caller, granted, key)
+        self.decider.granted(caller)
+        return task
 
     async def collect(self, policy: Policy, caller: Caller, waiting: Request) -> Task:
         """
@@ -87,74 +89,90 @@ class Starter:
             )
             await self.decider.refuse(caller, granted, changed, refused)
             raise changed
-        async with self._place(policy, caller, granted):
+        task = await self._known(policy, caller, granted, waiting.idempotency, waiting.id)
+        with self._unless_refused(task):
             await self.gate.require_open(caller, granted, refused)
             if not waiting.waits:  # cancelled, expired or voided while the hook was asked
-                raise Conflict(
-                    Code.TASK_ENDED, f"the request is over: {waiting.why}", fix="ask again, anew"
-                )
-            return await self._admitted(caller, granted, waiting.idempotency, task_id=waiting.id)
+                raise waiting.is_over()
+        self.decider.granted(caller)
+        return task
 
     def _attempt(self, caller: Caller) -> None:
         self.register.admission.attempt(caller.spiffe_id, self.outside.clock.boottime())
 
-    @asynccontextmanager
-    async def _place(self, policy: Policy, caller: Caller, granted: Granted) -> AsyncIterator[None]:
-        """Count the task before a hook is asked for it; give its place back if it fails."""
-        identity, scope = caller.spiffe_id, granted.scope
-        try:
-            self._admit(policy, caller, scope)
-        except LimitExceeded as error:
-            await self.decider.refuse(caller, granted, error, as_new_task(caller.evidence))
-            raise
-        try:
-            yield
-        except BaseException:
-            self.register.admission.leave(identity, scope.definition)
-            raise
-
-    async def _admitted(
+    async def _known(
         self,
+        policy: Policy,
         caller: Caller,
         granted: Granted,
         key: IdempotencyKey | None,
-        *,
-        task_id: TaskId | None = None,
+        task_id: TaskId,
     ) -> Task:
-        now = self.outside.clock.boottime()
-        given, scope = granted.given, granted.scope
+        """
+        Bind what was granted, count it, and let it be known before anything is awaited.
+
+        So whoever ends tasks sees this one too, from the decision on: it sets its `cause`, and a
+        task that has one is not minted.
+        """
+        scope = granted.scope
         try:
-            watch = self._bind(caller, given.request, scope)
+            self._admit(policy, caller, scope)
+            try:
+                watch = self._bind(caller, granted.given.request, scope)
+            except (Unprocessable, LimitExceeded):
+                self.register.admission.leave(caller.spiffe_id, scope.definition)
+                raise
         except (Unprocessable, LimitExceeded) as error:
             await self.decider.refuse(caller, granted, error, as_new_task(caller.evidence))
             raise
-        self.decider.granted(caller)
-        deadline = now + scope.lifetime.total_seconds()
-        task_id = task_id or fresh_id()
-        name = revision_name(self.settings.node, task_id, FIRST)
-        task = Task(
+        task = self._task(caller, granted, key, task_id)
+        self.register.add(task)
+        if watch is not None:
+            task.watch = watch
+            watch.on_exit(lambda: self.ender.bound_ended(task))
+        return task
+
+    def _task(
+        self, caller: Caller, granted: Granted, key: IdempotencyKey | None, task_id: TaskId
+    ) -> Task:
+        now = self.outside.clock.boottime()
+        given, scope = granted.given, granted.scope
+        first = Revision(
+            FIRST,
+            given,
+            scope,
+            now + scope.lifetime.total_seconds(),
+            given.now + scope.lifetime,
+            revision_name(self.settings.node, task_id, FIRST),
+            shadow=granted.shadow,
+        )
+        return Task(
             id=task_id,
             owner=Owner(caller.spiffe_id, caller.peer.uid),
-            current=Revision(
-                FIRST,
-                given,
-                scope,
-                deadline,
-                given.now + scope.lifetime,
-                name,
-                shadow=granted.shadow,
-            ),
+            current=first,
             started=now,
-            watch=watch,
             evidence=caller.evidence,
             proven_until=caller.proven_until,
             authority=caller.authority,
             idempotency=key,
         )
-        self.register.add(task)
-        if watch is not None:
-            watch.on_exit(lambda: self.ender.bound_ended(task))
-        return task
+
+    @contextmanager
+    def _unless_refused(self, task: Task) -> Iterator[None]:
+        """Forget the task when what is asked before it may be minted says no."""
+        try:
+            yield
+        except BaseException:
+            self._forget(task)
+            raise
+
+    def _forget(self, task: Task) -> None:
+        """Nothing was created for it; whoever waits for its end is told."""
+        task.cause = task.cause or EndCause.START_FAILED
+        task.current.move(RevisionState.FAILED)
+        task.move(TaskState.FAILED)
+        self.ender.settle(task)
+        self.register.drop(task)
 
     async def mint(self, task: Task) -> None:
         """
@@ -215,10 +233,7 @@ class Starter:
             task.ended = task.ended or self.outside.clock.boottime()
             self.ender.begin_taking_back(task)
             return
-        task.current.move(RevisionState.FAILED)
-        task.move(TaskState.FAILED)
-        self.ender.settle(task)
-        self.register.drop(task)
+        self._forget(task)
         # Without an intent in the ledger there is nothing to close there either; closing it all
         # the same does no harm: a failed task without an intent is skipped at the next start.
         entry = entries.failed(task, self.outside.clock.utcnow(), error.code)
