@@ -325,6 +325,7 @@ class Event(StrEnum):
     STATEMENT_REFUSED = "statement_refused"
     REQUEST_ENDED = "request_ended"  # never minted: denied, cancelled, expired, voided
     NOTICE_FAILED = "notice_failed"
+    LEDGER_MIGRATED = "ledger_migrated"  # its tables, from the schema of an older version
     RETENTION = "retention"  # old rows were removed; this one vouches for them
 
 

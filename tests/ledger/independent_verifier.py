@@ -105,9 +105,12 @@ def _problems(database: sqlite3.Connection, heads: dict[int, str]) -> Iterator[s
         yield f"the file is damaged: {check}"
     (application,) = database.execute("PRAGMA application_id").fetchone()
     schema, node, epoch = database.execute("SELECT schema, node, epoch FROM header").fetchone()
-    if application != 1953328231 or schema != 1:
-        yield "not a ledger of schema 1"
-    first = {"epoch": epoch, "format": "taskmint-ledger", "node": node, "schema": schema}
+    if application != 1953328231 or schema not in {1, 2}:
+        yield "not a ledger of schema 1 or 2"
+    made_with = 1
+    if schema >= 2:
+        (made_with,) = database.execute("SELECT first_schema FROM header").fetchone()
+    first = {"epoch": epoch, "format": "taskmint-ledger", "node": node, "schema": made_with}
     rows = [dict(row) for row in database.execute("SELECT * FROM entries ORDER BY position")]
     yield from _chain(rows, sha256(canonical(first).encode()))
     there = {row["position"]: row["hash"] for row in rows}

@@ -1,5 +1,6 @@
 """P8 for the ledger: killed at any point of a commit, it holds what it promised, and goes on."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -49,7 +50,8 @@ async def test_kill_9_around_a_commit(
     tmp_path: Path, point: Failpoint, durable: int, nth: int
 ) -> None:
     """Before the n-th commit its row is not there; after it, it is, though nobody was told."""
-    killed = subprocess.run(  # noqa: ASYNC221 - a test may block
+    killed = await asyncio.to_thread(
+        subprocess.run,
         command(tmp_path / "ledger", 5),
         env=environment(TASKMINT_FAILPOINT=f"{point}:{nth}:kill"),
         stdin=subprocess.DEVNULL,

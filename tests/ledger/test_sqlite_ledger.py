@@ -397,7 +397,6 @@ async def test_links_and_other_things_are_no_ledger(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("UPDATE header SET schema = 2", "has schema 2; this program knows schema 1"),
         ("UPDATE header SET node = 'node-2'", "belongs to node 'node-2'"),
         ("PRAGMA application_id = 7", "not a ledger of taskmint"),
     ],

@@ -280,6 +280,19 @@ async def test_a_doubtful_row_stops_the_ledger_and_its_handles_are_not_used(path
     assert [entry.event for entry in rows] == [Event.INTENT, Event.ACTIVE]
 
 
+async def test_p8_a_damaged_table_definition_that_is_no_text_is_doubt(path: Path) -> None:
+    """SQLite quotes it in its error, which Python then cannot decode: damage all the same."""
+    whole = await asyncio.to_thread(path.read_bytes)
+    offset = whole.index(b"task, state, max(position)")
+    await asyncio.to_thread(overwrite, path, offset, b"\xe5ask")
+
+    async with ledger_at(path.parent) as ledger:
+        found = await ledger.unfinished()
+
+    assert "no text" in (found.doubt or "")
+    assert [entry.event for entry in found.tasks[0]] == [Event.INTENT, Event.ACCESSOR, Event.ACTIVE]
+
+
 @pytest.mark.parametrize("part", range(STARTS))
 async def test_p8_a_flipped_bit_anywhere_never_loses_a_running_task_in_silence(
     path: Path, tmp_path: Path, part: int

@@ -29,6 +29,7 @@ from taskmint.identity.peers import PeerReader, PidfdSource
 from taskmint.identity.prover import Prover
 from taskmint.identity.tls import TlsTerms, check_tls_support
 from taskmint.identity.workload_api import WorkloadApi
+from taskmint.ledger.chain import SCHEMA
 from taskmint.ledger.sqlite import SqliteLedger
 from taskmint.model.secret import Secret
 from taskmint.ports import Clock, Entry, Event, Notice
@@ -281,6 +282,8 @@ def _tell_of(ledger: SqliteLedger, log: structlog.stdlib.BoundLogger) -> None:
     """A ledger that is new never passes in silence: the old one may have been taken away."""
     if ledger.created:
         log.warning("ledger_created", ledger=ledger.genesis)
+    if ledger.migrated_from is not None:
+        log.info("ledger_migrated", schema=SCHEMA, former=ledger.migrated_from)
 
 
 def _crashed(

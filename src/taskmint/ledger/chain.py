@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from taskmint.canonical import canonical, digest
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 FORMAT: Final = "taskmint-ledger"
 RETENTION: Final = "retention"  # the event of rows that vouch for what retention removed
 
@@ -97,7 +97,10 @@ class ChainFinding:
 
 
 def genesis(node: str, epoch: str, schema: int = SCHEMA) -> str:
-    """Return what the first row follows: it ties the chain to one node, one file, one schema."""
+    """
+    Return what the first row follows: it ties the chain to one node, one file, and the schema that
+    the file was made with.
+    """
     return digest({"epoch": epoch, "format": FORMAT, "node": node, "schema": schema})
 
 

@@ -53,6 +53,8 @@ def translated() -> Iterator[None]:
         raise Faulty(
             Fault(f"SQLite says: {error}", passing=code in _PASSING), damaged=code in _DAMAGED
         ) from error
+    except UnicodeDecodeError as error:  # SQLite's message quotes a damaged table definition
+        raise Faulty(Fault("SQLite says what is no text", passing=False), damaged=True) from error
     except OSError as error:
         raise Faulty(Fault(f"the disk says: {error.strerror}", passing=True)) from error
 

@@ -22,6 +22,7 @@ def header_json(header: Header) -> dict[str, Json]:
     return {
         "format": FORMAT,
         "schema": header.schema,
+        "first_schema": header.first_schema,
         "node": header.node,
         "epoch": header.epoch,
         "genesis": header.genesis,

@@ -25,36 +25,43 @@ _Cell: TypeAlias = str | int | float | bytes | None
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Whose ledger this is; the first row follows from it."""
+    """
+    Whose ledger this is; the first row follows from it.
+
+    `schema` is that of its tables now, `first_schema` the one that the file was made with.
+    """
 
     schema: int
     node: str
     epoch: str
+    first_schema: int
 
     @property
     def genesis(self) -> str:
         """What the first row follows."""
-        return genesis(self.node, self.epoch, self.schema)
+        return genesis(self.node, self.epoch, self.first_schema)
 
 
 def read_header(connection: Connection) -> Header:
     """
-    Read whose ledger this is.
+    Read whose ledger this is; older ones can be read as they are.
 
     Raises Unavailable(ledger_unavailable) for a schema that this program does not know, and
     Damaged or Faulty for a file that cannot be read as a ledger.
     """
     with translated():
         row = connection.execute(schema.SELECT_HEADER).fetchone()
-    if row is None or not isinstance(row[0], int):
-        raise Damaged("the ledger has no header that can be read")
-    header = Header(row[0], _text(row[1]) or "", _text(row[2]) or "")
-    if header.schema != SCHEMA:
-        raise refusal(
-            f"the ledger has schema {header.schema}; this program knows schema {SCHEMA}",
-            "run the version of taskmint that wrote it",
-        )
-    return header
+        if row is None or not isinstance(row[0], int) or row[0] < 1:
+            raise Damaged("the ledger has no header that can be read")
+        if row[0] > SCHEMA:
+            raise refusal(
+                f"the ledger has schema {row[0]}; this program knows schemas up to {SCHEMA}",
+                "run the version of taskmint that wrote it, or a newer one",
+            )
+        (first,) = row[:1]
+        if first > 1:
+            (first,) = connection.execute(schema.SELECT_FIRST_SCHEMA).fetchone()
+    return Header(row[0], _text(row[1]) or "", _text(row[2]) or "", first)
 
 
 class LedgerReader:

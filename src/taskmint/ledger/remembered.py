@@ -85,7 +85,7 @@ def _salvaged(path: Path, opened: Callable[[], Opened]) -> Sequence[Sequence[Sto
     try:
         with contextlib.closing(connect_reader(path)) as connection:
             through = _through(opened())
-            reader = LedgerReader(connection, Header(0, "", ""))
+            reader = LedgerReader(connection, Header(0, "", "", 0))
             finished = {row.body.task for row in _readable(reader) if _finishes(row)}
             tasks: defaultdict[str, dict[int, StoredRow]] = defaultdict(dict)
             for row in _readable(reader):

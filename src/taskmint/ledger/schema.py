@@ -1,5 +1,5 @@
 """
-The database's tables, schema 1 (docs/ledger.md describes them for other readers).
+The database's tables, schema 2 (docs/ledger.md describes them for other readers).
 
 One INSERT into the view `incoming` is one transaction: its trigger writes the row, puts the clear
 values beside it, moves the projection and purges the handles of a finished task. One statement
@@ -18,7 +18,8 @@ CREATE TABLE header (
   schema INTEGER NOT NULL,
   node TEXT NOT NULL,
   epoch TEXT NOT NULL,
-  recoveries INTEGER NOT NULL
+  recoveries INTEGER NOT NULL,
+  first_schema INTEGER NOT NULL
 ) STRICT
 """
 
@@ -123,8 +124,10 @@ CREATE: Final = (
     APPEND_ROW,
 )
 
-INSERT_HEADER: Final = "INSERT INTO header VALUES (1, ?, ?, ?, 0)"
+INSERT_HEADER: Final = "INSERT INTO header VALUES (1, :schema, :node, :epoch, 0, :schema)"
 SELECT_HEADER: Final = "SELECT schema, node, epoch FROM header"
+SELECT_FIRST_SCHEMA: Final = "SELECT first_schema FROM header"  # since schema 2
+SET_SCHEMA: Final = "UPDATE header SET schema = ?"
 # A write of one page: what tells that the disk takes writes again.
 COUNT_RECOVERY: Final = "UPDATE header SET recoveries = recoveries + 1"
 

@@ -201,6 +201,11 @@ class SqliteLedger:
         return self._writer.created
 
     @property
+    def migrated_from(self) -> int | None:
+        """The schema that the file had when it was opened, if that was an older one."""
+        return self._writer.migrated_from
+
+    @property
     def repaired(self) -> tuple[str, ...]:
         """Tasks whose projection did not follow from the rows when `unfinished` looked."""
         return self._repaired

@@ -8,7 +8,8 @@ have dropped what it could not write, and a second fsync would succeed over the 
 import os
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -16,9 +17,9 @@ from taskmint.errors import Unavailable
 from taskmint.failpoints import Failpoint, Failpoints
 from taskmint.ports import Entry, Event
 
-from . import schema
+from . import migrations, schema
 from .chain import SCHEMA, ChainCheck, Head, Row, link
-from .connection import Connection, Fault, Faulty, connect_writer, translated
+from .connection import Connection, Fault, Faulty, connect_reader, connect_writer, translated
 from .files import Damaged, claim, refusal
 from .reader import Header, LedgerReader, read_header
 from .rows import Prepared, prepare
@@ -33,7 +34,8 @@ class LedgerWriter:
     `head`, `fault` and `doubt` may be read from other threads; each is replaced, never changed.
     `fault` says why rows cannot be written now, `doubt` why this file is not written to any more:
     rows behind damage would vouch for what nobody can check. `opened_at` is the newest position
-    when it first stood ready: what stands behind it is our own.
+    when it first stood ready: what stands behind it is our own. `migrated_from` is the schema that
+    an older file had.
     """
 
     def __init__(self, path: Path, node: str, failpoints: Failpoints) -> None:
@@ -47,6 +49,7 @@ class LedgerWriter:
         self.fault: Fault | None = None
         self.doubt: str | None = None
         self.created = False
+        self.migrated_from: int | None = None
         self.opened_at: int | None = None
 
     def open(self) -> None:
@@ -55,11 +58,12 @@ class LedgerWriter:
 
         1. The place is safe and no other process writes there (files.claim).
         2. A new file gets its header; an old one is a ledger of ours, of a schema that we know,
-           of this node.
+           of this node. Until that is seen it is only read.
         3. Its last rows follow from each other, and the first from the header.
+        4. The tables of an older schema are brought to ours.
 
         Raises Unavailable(ledger_unavailable) when 1 or 2 say that this is not ours to write to.
-        When it is ours and 3 or the disk say no, `doubt` or `fault` tell why afterwards: what it
+        When it is ours and 3, 4 or the disk say no, `doubt` or `fault` tell why afterwards: what it
         lists as unfinished must be taken back, not left alone.
         """
         self._lock = claim(self._path)
@@ -185,9 +189,15 @@ class LedgerWriter:
     # --- steps ---------------------------------------------------------------------------------
 
     def _stand(self) -> Connection:
-        """Connect and do steps 2 and 3 of `open`. Raises Faulty, Damaged, Unavailable."""
+        """Connect and do steps 2 to 4 of `open`. Raises Faulty, Damaged, Unavailable."""
+        with closing(connect_reader(self._path)) as looking:
+            known = self._recognised(looking)
         connection = self._connection = connect_writer(self._path)
-        self.head = self._checked_head(connection, self._header(connection))
+        header = known or self._create(connection)
+        self.genesis = header.genesis
+        self.head = self._checked_head(connection, header)
+        if header.schema < SCHEMA:
+            self._migrate(connection, header.schema)
         if self.opened_at is None:
             self.opened_at = self.head.position
         return connection
@@ -212,13 +222,14 @@ class LedgerWriter:
             self.doubt = error.fault.reason
         return refusal(error.fault.reason)
 
-    def _header(self, connection: Connection) -> Header:
+    def _recognised(self, connection: Connection) -> Header | None:
+        """Return whose ledger this is, None of a new file. Raises Unavailable for another's."""
         with translated():
             (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
             (application,) = connection.execute("PRAGMA application_id").fetchone()
         if not tables and not application:
-            self._create(connection)
-        elif application != schema.APPLICATION_ID:
+            return None
+        if application != schema.APPLICATION_ID:
             raise refusal(f"{self._path} is a database, but not a ledger of taskmint")
         header = read_header(connection)
         if header.node != self._node:
@@ -226,18 +237,36 @@ class LedgerWriter:
                 f"the ledger {self._path} belongs to node {header.node!r}, not to {self._node!r}",
                 "a ledger is not copied between nodes; set node.id back, or move the file away",
             )
-        self.genesis = header.genesis
         return header
 
-    def _create(self, connection: Connection) -> None:
+    def _create(self, connection: Connection) -> Header:
+        header = Header(SCHEMA, self._node, secrets.token_hex(16), SCHEMA)
         with translated():
             connection.execute("BEGIN IMMEDIATE")
             for statement in schema.CREATE:
                 connection.execute(statement)
-            header = (SCHEMA, self._node, secrets.token_hex(16))
-            connection.execute(schema.INSERT_HEADER, header)
+            values = {"schema": SCHEMA, "node": header.node, "epoch": header.epoch}
+            connection.execute(schema.INSERT_HEADER, values)
             connection.execute("COMMIT")
         self.created = True
+        return header
+
+    def _migrate(self, connection: Connection, old: int) -> None:
+        """In one transaction: every step that is due, a row that says so, the new schema."""
+        facts = {"from": old, "to": SCHEMA}
+        prepared = prepare(Entry(Event.LEDGER_MIGRATED, datetime.now(UTC), facts=facts), b"")
+        row = link(self.head.hash, prepared.at_position(self.head.position + 1))
+        with translated():
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in migrations.statements_from(old):
+                connection.execute(statement)
+            connection.execute(schema.insert_rows(1), _cells(row, prepared))
+            connection.execute(schema.SET_SCHEMA, (SCHEMA,))
+            self._failpoints.reach(Failpoint.LEDGER_BEFORE_COMMIT)
+            connection.execute("COMMIT")
+            self._failpoints.reach(Failpoint.LEDGER_AFTER_COMMIT)
+        self.head = Head(row.position, row.hash)
+        self.migrated_from = old
 
     def _checked_head(self, connection: Connection, header: Header) -> Head:
         check = ChainCheck(header.genesis)
