@@ -134,6 +134,7 @@ async def test_show_tells_the_whole_story(tmp_path: Path) -> None:
         "disabled": None,
         "lived_seconds": 42.5,
         "revocation_seconds": 0.0125,
+        "revisions": [],
     }
     assert "purpose             nightly totals\n" in text
     assert "lived seconds       42.5\n" in text

@@ -118,7 +118,11 @@ def verify(path: Path, heads: tuple[Head, ...], log: TextIO | None, output: str)
 @ledger_option
 @output_option
 def show(task: str, path: Path, output: str) -> None:
-    """Tell one task's story: who, why, what was decided, how it ended, how long that took."""
+    """
+    Tell one task's story: who, why, what was decided, how it ended, how long that took.
+
+    Of a task that was changed, also what became of each of its revisions.
+    """
     task_id = parse_task_id(task)
     if task_id is None:
         raise click.UsageError("a task id is tm_ and 26 characters")
@@ -132,10 +136,13 @@ def show(task: str, path: Path, output: str) -> None:
     if output == "json":
         _print_json({**record, "rows": [row_json(stored) for stored in rows]})
         return
-    for name, value in record.items():
-        if value not in (None, []):
-            text = value if isinstance(value, str) else json.dumps(value)
-            click.echo(f"{name.replace('_', ' '):<19} {shown(text)}")
+    revisions = record.pop("revisions")
+    _print_fields(record)
+    for revision in revisions:
+        click.echo(f"-- revision {revision.pop('revision') or 'refused'}")
+        _print_fields(revision)
+    if revisions:
+        click.echo("-- rows")
     for stored in rows:
         _print_row(stored)
 
@@ -186,6 +193,13 @@ def aside(path: Path) -> None:
     except Unavailable as error:
         unreachable(error)
     click.echo(f"the ledger is kept as {kept}; the next start makes a new one")
+
+
+def _print_fields(record: dict[str, Json]) -> None:
+    for name, value in record.items():
+        if value not in (None, []):
+            text = value if isinstance(value, str) else json.dumps(value)
+            click.echo(f"{name.replace('_', ' '):<19} {shown(text)}")
 
 
 def _print_rows(rows: tuple[StoredRow, ...], output: str) -> None:

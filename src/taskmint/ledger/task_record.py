@@ -7,12 +7,13 @@ else from the difference of the rows' wall-clock times.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from taskmint.model.scope import Json
 from taskmint.ports import Event
 
+from .cells import facts_of, json_object, number, seconds_between, text
 from .export import parsed
+from .revision_record import RevisionRecord, revision_records
 from .rows import StoredRow
 from .traces import traces_left
 
@@ -28,7 +29,7 @@ class TaskRecord:
     drop. `user_names` and `serials` are what others see of it, of all its revisions.
 
     `lived_seconds` counts from the intent to the end, `revocation_seconds` from the end to the
-    proof. Purged texts read `[purged]`.
+    proof. Purged texts read `[purged]`. `revisions` is empty when nobody tried to change it.
     """
 
     task: str
@@ -54,16 +55,17 @@ class TaskRecord:
     disabled: int | None
     lived_seconds: float | None
     revocation_seconds: float | None
+    revisions: list[RevisionRecord]
 
 
 def task_record(rows: Sequence[StoredRow]) -> TaskRecord:
     """Tell one task's story from its rows, at least one, in order."""
     first = rows[0]
-    facts, left = _facts(first), traces_left(rows)
-    scope = _object(facts.get("scope"))
+    facts, left = facts_of(first), traces_left(rows)
+    scope = json_object(facts.get("scope"))
     free = _free_text(first)
     at = {row.row.body.event: row.row.body.at for row in rows}
-    last: dict[str, Mapping[str, Json]] = {row.row.body.event: _facts(row) for row in rows}
+    last: dict[str, Mapping[str, Json]] = {row.row.body.event: facts_of(row) for row in rows}
     proof = last.get(Event.REVOKED, {})
     ending = last.get(Event.ENDING, {})
     states = [row.row.body.state for row in rows if row.row.body.state]
@@ -71,27 +73,30 @@ def task_record(rows: Sequence[StoredRow]) -> TaskRecord:
     return TaskRecord(
         task=first.row.body.task or "",
         state=states[-1] if states else None,
-        definition=_text(facts.get("definition")),
-        spiffe_id=_text(facts.get("spiffe_id")),
+        definition=text(facts.get("definition")),
+        spiffe_id=text(facts.get("spiffe_id")),
         uid=uid if isinstance(uid := facts.get("uid"), int) else None,
-        method=_text(facts.get("method")),
+        method=text(facts.get("method")),
         parameters=facts.get("parameters"),
-        purpose=_text(free.get("purpose")),
-        ticket=_text(free.get("ticket")),
+        purpose=text(free.get("purpose")),
+        ticket=text(free.get("ticket")),
         context=free.get("context"),
         decision=_decision(last),
-        shadow=_shadow(_object(facts.get("shadow"))),
-        policy_digest=_text(facts.get("policy_digest") or scope.get("policy_digest")),
+        shadow=_shadow(json_object(facts.get("shadow"))),
+        policy_digest=text(facts.get("policy_digest") or scope.get("policy_digest")),
         requested_at=first.row.body.at,
         active_at=at.get(Event.ACTIVE),
         user_names=left["user_names"],
         serials=left["serials"],
         ended_at=ended,
-        cause=_text(ending.get("cause") or proof.get("cause")),
+        cause=text(ending.get("cause") or proof.get("cause")),
         revoked_at=revoked,
         disabled=left_over if isinstance(left_over := proof.get("disabled"), int) else None,
-        lived_seconds=_number(proof.get("lifetime_seconds")) or _between(first.row.body.at, ended),
-        revocation_seconds=_number(proof.get("revocation_seconds")) or _between(ended, revoked),
+        lived_seconds=number(proof.get("lifetime_seconds"))
+        or seconds_between(first.row.body.at, ended),
+        revocation_seconds=number(proof.get("revocation_seconds"))
+        or seconds_between(ended, revoked),
+        revisions=revision_records(rows),
     )
 
 
@@ -111,33 +116,7 @@ def _shadow(facts: Mapping[str, Json]) -> str | None:
 
 def _free_text(stored: StoredRow) -> Mapping[str, Json]:
     if stored.free_text:
-        return _object(parsed(stored.free_text.text))
+        return json_object(parsed(stored.free_text.text))
     if stored.row.body.free_text:
         return {"purpose": PURGED, "ticket": PURGED, "context": PURGED}
     return {}
-
-
-def _facts(stored: StoredRow) -> Mapping[str, Json]:
-    return _object(parsed(stored.row.body.facts))
-
-
-def _object(value: Json) -> Mapping[str, Json]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Json) -> str | None:
-    return None if value is None else str(value)
-
-
-def _number(value: Json) -> float | None:
-    return value if isinstance(value, int | float) else None
-
-
-def _between(start: str | None, end: str | None) -> float | None:
-    if start is None or end is None:
-        return None
-    try:
-        span = datetime.fromisoformat(end) - datetime.fromisoformat(start)
-    except ValueError:
-        return None
-    return span.total_seconds()
