@@ -9,7 +9,7 @@ from pathlib import Path
 
 from source_tree import REPOSITORY
 
-COMMITTED = {"noqa": 24, "type: ignore": 8, "pragma: no cover": 0, "xfail": 0}
+COMMITTED = {"noqa": 23, "type: ignore": 8, "pragma: no cover": 0, "xfail": 0}
 
 REASONED = re.compile(
     r"# (?:noqa: [A-Z0-9, ]+|type: ignore\[[a-z-, ]+\]|pragma: no cover) +[-#] \S"

@@ -139,6 +139,7 @@ class Approving:
         async with request.lock:
             result = self._result(request, vouched)
             if isinstance(result, Refused):
+                await self._durable_if_over(request)  # before anybody is told that it is
                 reason, now = result.reason, self._now()
                 await self._record(
                     request_entries.statement_refused(vouched, reason, now, request.id)
@@ -191,7 +192,7 @@ class Approving:
         """
         Let a denial or a withdrawal have its effect, and then record it, whatever it takes.
 
-        Raises Unavailable while it is not durable: a crash before it is would undo it.
+        Raises Unavailable while either is not durable: a crash before that would undo it.
         """
         request.tally = tally
         who, cause = vouched.approver.principal, EndCause.APPROVAL_WITHDRAWN
@@ -210,6 +211,7 @@ class Approving:
         except Unavailable:
             self._ender.record_later(entry)
             raise
+        await self._durable_if_over(request)
 
     # --- the end of waiting ----------------------------------------------------------------
 
@@ -222,20 +224,47 @@ class Approving:
         request.cause, request.why = cause, why
         request.move(state)
         self._book.closed(request, self._outside.clock.boottime())
-        self._ender.record_later(request_entries.request_ended(request, self._now()))
+        entry = request_entries.request_ended(request, self._now())
+        request.end_row = self._ender.record_later(entry)
 
-    def cancel(self, request: Request, cause: EndCause, by: EndedBy | None = None) -> None:
-        """End a request because its caller, or an operator, will not have it."""
-        request.ended_by = by
-        self.end(request, TaskState.FAILED, f"cancelled: {cause}", cause)
+    async def cancel(self, request: Request, cause: EndCause, by: EndedBy | None = None) -> None:
+        """
+        End a request because its caller, or an operator, will not have it; return once that is
+        durable.
 
-    def cancel_all(
+        Raises Unavailable while it is not, also when asked again: the request is over all the same.
+        """
+        self._cancel(request, cause, by)
+        await self._durable_if_over(request)
+
+    async def cancel_all(
         self, select: Callable[[Request], bool], cause: EndCause, by: EndedBy | None = None
     ) -> None:
-        """End every request that waits, or is about to, and is selected."""
-        for request in self._open():
-            if select(request):
-                self.cancel(request, cause, by)
+        """
+        End every selected request that waits, or is about to; return once all is durable.
+
+        Raises Unavailable as `cancel` does; what was over before and is not durable counts as well.
+        """
+        chosen = [one for one in self._book if select(one)]
+        for request in chosen:
+            self._cancel(request, cause, by)
+        for request in chosen:
+            await self._durable_if_over(request)
+
+    def _cancel(self, request: Request, cause: EndCause, by: EndedBy | None) -> None:
+        if request.is_open:
+            request.ended_by = by
+            self.end(request, TaskState.FAILED, f"cancelled: {cause}", cause)
+
+    async def _durable_if_over(self, request: Request) -> None:
+        """Raise Unavailable while the ledger does not hold the end of a request that is over."""
+        if request.end_row is not None and not await request.end_row.is_durable():
+            raise Unavailable(
+                Code.LEDGER_UNAVAILABLE,
+                f"request {request.id} is over, but that is not in the ledger yet: a crash would "
+                "let it wait again",
+                fix="repeat this once the ledger can be written",
+            )
 
     async def waiting(self, task_id: str) -> Request | None:
         """Find a request that was not collected, also one that is over; None for a task."""

@@ -12,6 +12,7 @@ from . import entries
 from .alarm import alarm
 from .outside import Outside
 from .owned import OwnedWork
+from .recording import Recording
 from .register import Register
 from .revision import Revision
 from .revocation import Revoker
@@ -122,19 +123,24 @@ class Ender:
         self._register.ended(task, now)
         outside.failpoints.reach(Failpoint.AFTER_REVOKED)
         if not recorded:
-            await self._record_when_possible(entry)
+            await self._record_when_possible(Recording(entry))
 
     def settle(self, task: Task) -> None:
         """Nothing more will happen to this task: its place is free."""
         task.close()
         self._register.admission.leave(task.owner.spiffe_id, task.scope.definition)
 
-    def record_later(self, entry: Entry) -> None:
+    def record_later(self, entry: Entry) -> Recording:
         """Append as work of our own, however long the ledger takes."""
-        self._work.start(self._record_when_possible(entry))
+        recording = Recording(entry)
+        self._work.start(self._record_when_possible(recording))
+        return recording
 
-    async def _record_when_possible(self, entry: Entry) -> None:
-        while not await self._recorded(entry):  # noqa: ASYNC110 - polls a disk, not a flag of ours
+    async def _record_when_possible(self, recording: Recording) -> None:
+        while True:
+            recording.tried(durable=await self._recorded(recording.entry))
+            if recording.durable:
+                return
             await asyncio.sleep(LEDGER_RETRY_SECONDS)
 
     async def _recorded(self, entry: Entry) -> bool:

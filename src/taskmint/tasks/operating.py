@@ -107,7 +107,7 @@ class Operators:
     async def end(self, task_id: str, by: EndedBy, wait: timedelta) -> TaskView:
         """End one task and wait for the proof. Raises NotFound, Unavailable."""
         if (request := await self._approving.waiting(task_id)) is not None:
-            self._approving.cancel(request, EndCause.OPERATOR, by)
+            await self._approving.cancel(request, EndCause.OPERATOR, by)
             return request_view(request, self._clock)
         task = await self._known(task_id)
         self._ender.end(task, EndCause.OPERATOR, by)
@@ -119,14 +119,15 @@ class Operators:
         End every task that is selected, and every request that waits for an approval; what is
         ending already is waited for as well.
 
-        Returns at once, with the order's number. Raises Unavailable while the ledger of before a
-        restart has not been read.
+        Returns the order's number without waiting for any proof. Raises Unavailable while the
+        ledger of before a restart has not been read; and when the end of a request could not be
+        written: all ends have begun then, and the same order, repeated, waits for them.
         """
         await self._register.replayed()
         tasks = tuple(task for task in self._register if not task.over and select(task))
         for task in tasks:
             self._ender.end(task, cause, by)
-        self._approving.cancel_all(select, cause, by)  # nothing stands for those: nothing to prove
+        await self._approving.cancel_all(select, cause, by)  # nothing stands for those in Vault
         order = next(self._numbers), tasks
         self._orders.append(order)
         return self._view(*order)

@@ -25,6 +25,7 @@ from taskmint.ports import Approvers, Clock
 from .bell import Bell
 from .facts import scope_facts
 from .limits import TaskLimits
+from .recording import Recording
 from .register import MOST_REMEMBERED, REMEMBERED
 from .task import EndedBy, IdempotencyKey, Owner, Task, idempotency_mismatch
 
@@ -65,7 +66,8 @@ class Request:
     One request; `scope` is what it gets when approved, `nonce` keeps its digest from being guessed.
 
     `until` is when it must have been approved and, once it is, collected. `lock` is held by
-    whoever weighs a statement or collects.
+    whoever weighs a statement or collects. `end_row` says of one that is over whether that is
+    durable: until then a crash would let it wait again.
     """
 
     id: TaskId
@@ -84,6 +86,7 @@ class Request:
     cause: EndCause | None = None
     ended_by: EndedBy | None = None
     why: str = ""
+    end_row: Recording | None = None
     changed: Bell = field(default_factory=Bell)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 

@@ -231,9 +231,13 @@ class TaskService:
         return owners_view(task, self._outside.clock, delivering=False)
 
     async def end(self, caller: Caller, task_id: str, cause: EndCause, wait: timedelta) -> TaskView:
-        """End the caller's task; return when that is proven, or after `wait`. Raises NotFound."""
+        """
+        End the caller's task; return when that is proven, or after `wait`. Raises NotFound.
+
+        The end of a request is proven by its row. Raises Unavailable while there is none.
+        """
         if (request := await self._own_request(caller, task_id)) is not None:
-            self.approving.cancel(request, cause)
+            await self.approving.cancel(request, cause)
             return request_view(request, self._outside.clock)
         task = await self._own(caller, task_id)
         self._ender.end(task, cause)
