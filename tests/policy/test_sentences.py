@@ -93,6 +93,33 @@ def test_an_entitlement_that_will_not_do_is_told_in_one_sentence(text: str, expe
             "approval: {from: ['user:a:b'], within: 1h}",
             '23: approval.from[0]: "a:b" will not do; write group:NAME, user:NAME or a SPIFFE ID',
         ),
+        (
+            "approval: {from: ['user:a', 'user:a'], within: 1h}",
+            "22: approval.from: names one approver twice; name each once",
+        ),
+        (
+            "approval: {from: ['user:a', 'user:b'], quorum: 3, within: 1h}",
+            (
+                "52: approval.quorum: 3 different approvers are needed and 2 named; "
+                "lower quorum, or name more"
+            ),
+        ),
+        (
+            "approval: {from: ['group:a'], within: 1h, automatic: '1'}",
+            "58: approval.automatic: is of type int, not bool; write a comparison",
+        ),
+        (
+            "when: [caller.uid > 0, '2']",
+            "28: when[1]: is of type int, not bool; write a comparison",
+        ),
+        (
+            "windows: [{from: '09:00', to: '09:00'}]",
+            ('15: windows[0]: from and to are the same; for a whole day write "00:00" to "24:00"'),
+        ),
+        (
+            "windows: [{starts: 2026-01-02T00:00:00Z, ends: 2026-01-02T00:00:00Z}]",
+            "15: windows[0]: ends before it starts, so it is never open; write starts before ends",
+        ),
     ],
 )
 def test_a_term_that_will_not_do_is_told_in_one_sentence(line: str, expected: str) -> None:
@@ -100,6 +127,72 @@ def test_a_term_that_will_not_do_is_told_in_one_sentence(line: str, expected: st
     column, _, rest = expected.partition(": ")
 
     assert findings(with_line(line)) == [f"a.yaml:8:{column}: tasks.report.{rest}"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            REPORT.replace("heartbeat: 60s", "heartbeat: 30m, reprove: 31m"),
+            [
+                (
+                    "9:45: tasks.report.ends.heartbeat: 30m is not below deadline.max, 30m: "
+                    "it would never be due; choose a shorter interval"
+                ),
+                (
+                    "9:59: tasks.report.ends.reprove: 31m is not below deadline.max, 30m: "
+                    "it would never be due; choose a shorter interval"
+                ),
+            ],
+        ),
+        (
+            REPORT.replace("default: 5m, max: 30m", "max: 5h").replace(
+                "    deadline:", "    break_glass: true\n    deadline:"
+            ),
+            [
+                (
+                    "9:15: tasks.report.deadline: an emergency may last 5h; "
+                    "set deadline.max to at most 4h"
+                )
+            ],
+        ),
+        (
+            REPORT.replace("    class:", "    shadow: true\n    class:"),
+            [
+                (
+                    "4:5: tasks.report: a shadow has both its key and its mark; "
+                    "write report.shadow with shadow: true, or neither"
+                )
+            ],
+        ),
+        (
+            REPORT.replace("ro-{region}", "{other}"),
+            [
+                (
+                    "13:17: tasks.report.scope.warehouse.secret: {other} is neither a parameter "
+                    "nor captured; known: job, region"
+                )
+            ],
+        ),
+        (
+            REPORT
+            + REPORT.split("tasks:\n")[1]
+            .replace("report:", "other:")
+            .replace("    deadline:", "    dead_man: 2m\n    deadline:"),
+            [
+                (
+                    f"25:9: tasks.other.scope.warehouse: reaches database/creds/ro-{region} with "
+                    "a dead-man interval of 2m, and report (a.yaml:3) with 1m; a Vault role has "
+                    "one default_ttl; give both the same dead_man, or separate roles"
+                )
+                for region in ("eu", "us")
+            ],
+        ),
+    ],
+)
+def test_what_will_not_do_together_is_told_in_one_sentence(text: str, expected: list[str]) -> None:
+    """Clocks, marks, names, and what definitions share."""
+    assert findings(text) == [f"a.yaml:{one}" for one in expected]
 
 
 @pytest.mark.parametrize(
