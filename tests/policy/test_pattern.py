@@ -141,37 +141,56 @@ def test_patterns_of_the_same_ids_clash(first: str, second: str) -> None:
     assert clashes == ((2, earlier),)
 
 
+WHOLE = "* and {name} stand for a whole segment; names are lower-case words"
+SEGMENT = (
+    "each path segment is one or more of letters, digits, dot, dash, underscore, "
+    "and is neither . nor .."
+)
+
+
 @pytest.mark.parametrize(
     ("text", "advice"),
     [
-        ("*", "starts with spiffe://"),
-        ("http://a.b/c", "starts with spiffe://"),
-        ("SPIFFE://a.b/c", "starts with spiffe://"),
-        ("spiffe://*/c", "trust domain is written out"),
-        ("spiffe://{td}/c", "trust domain is written out"),
-        ("spiffe://a.b", "trust domain's own ID"),
-        ("spiffe://a.b/", "trust domain's own ID"),
-        ("spiffe://A.b/c", "lower-case"),
-        ("spiffe:///c", "a trust domain is made of"),
-        ("spiffe://a b/c", "a trust domain is made of"),
+        ("*", "a pattern starts with spiffe://"),
+        ("http://a.b/c", "a pattern starts with spiffe://"),
+        ("SPIFFE://a.b/c", "a pattern starts with spiffe://"),
+        ("spiffe://*/c", "a trust domain is written out; write one pattern for each"),
+        ("spiffe://{td}/c", "a trust domain is written out; write one pattern for each"),
+        ("spiffe://a.b", "a trust domain's own ID is nobody's; write a path, or ** for all of it"),
+        ("spiffe://a.b/", "a trust domain's own ID is nobody's; write a path, or ** for all of it"),
+        ("spiffe://A.b/c", "trust domains are lower-case; nobody has this one"),
+        ("spiffe:///c", "a trust domain is made of letters, digits, dot, dash, underscore"),
+        ("spiffe://a b/c", "a trust domain is made of letters, digits, dot, dash, underscore"),
         ("spiffe://a.b/**/c", "** stands only at the end"),
-        ("spiffe://a.b/c*", "stand for a whole segment"),
-        ("spiffe://a.b/***", "stand for a whole segment"),
-        ("spiffe://a.b/{Job}", "stand for a whole segment"),
-        ("spiffe://a.b/x-{job}", "stand for a whole segment"),
-        ("spiffe://a.b/{x}/{x}", "captured twice"),
-        ("spiffe://a.b/c//d", "each path segment"),
-        ("spiffe://a.b/c/", "each path segment"),
-        ("spiffe://a.b/../c", "each path segment"),
-        ("spiffe://a.b/c\n", "each path segment"),
-        ("spiffe://a.b/ä", "each path segment"),
-        ("spiffe://a.b/" + "x" * 2048, "at most 2048 bytes"),
+        ("spiffe://a.b/c*", WHOLE),
+        ("spiffe://a.b/***", WHOLE),
+        ("spiffe://a.b/{Job}", WHOLE),
+        ("spiffe://a.b/x-{job}", WHOLE),
+        ("spiffe://a.b/x}", WHOLE),
+        ("spiffe://a.b/{x", WHOLE),
+        ("spiffe://a.b/c://d", SEGMENT),
+        ("spiffe://a.b/{x}/{x}", "a name is captured twice"),
+        ("spiffe://a.b/c//d", SEGMENT),
+        ("spiffe://a.b/c/", SEGMENT),
+        ("spiffe://a.b/../c", SEGMENT),
+        ("spiffe://a.b/c\n", SEGMENT),
+        ("spiffe://a.b/ä", SEGMENT),
+        (
+            "spiffe://a.b/" + "x" * 2048,
+            "a SPIFFE ID has at most 2048 bytes, so nobody has this one",
+        ),
     ],
 )
 def test_patterns_that_match_nobody_are_refused(text: str, advice: str) -> None:
     """With a sentence that says what to write."""
-    with pytest.raises(ValueError, match=re.escape(advice)):
+    with pytest.raises(ValueError, match=f"^{re.escape(advice)}$"):
         parse_pattern(text)
+
+
+def test_the_longest_id_may_be_written() -> None:
+    """In bytes, as SPIFFE counts."""
+    text = "spiffe://a.b/" + "x" * (2048 - len("spiffe://a.b/"))
+    assert parse_pattern(text).text == text
 
 
 SEGMENTS = st.sampled_from(["a", "b", "a.b", "aa"])

@@ -18,6 +18,7 @@ from taskmint.policy.template import (
     render_body,
     word,
 )
+from taskmint.yaml_document import quoted
 
 HOSTILE = st.one_of(
     st.text(),
@@ -66,34 +67,39 @@ def test_a_path_is_filled_segment_by_segment() -> None:
     assert template.names == ("region", "count", "flag")
 
 
+DOTS = "has an empty segment, a . or a .."
+LETTERS = "will not do here: a path is letters, digits and . _ - between slashes"
+BRACE = "has a brace outside a placeholder like {name}"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "problem"),
     [
-        "",
-        "/",
-        "/creds",
-        "creds/",
-        "creds//x",
-        "creds/../x",
-        "./creds",
-        "creds/x y",
-        "creds/x?y",
-        "creds/x#y",
-        "creds/%2e",
-        "creds/+",
-        "creds/*",
-        "creds/{region",
-        "creds/region}",
-        "creds/{Region}",
-        "creds/{{name}}",
-        "creds/{}",
-        "creds/x\n",
-        "creds/ä",
+        ("", DOTS),
+        ("/", DOTS),
+        ("/creds", DOTS),
+        ("creds/", DOTS),
+        ("creds//x", DOTS),
+        ("creds/../x", DOTS),
+        ("./creds", DOTS),
+        ("creds/x y", LETTERS),
+        ("creds/x?y", LETTERS),
+        ("creds/x#y", LETTERS),
+        ("creds/%2e", LETTERS),
+        ("creds/+", LETTERS),
+        ("creds/*", LETTERS),
+        ("creds/{region", BRACE),
+        ("creds/region}", BRACE),
+        ("creds/{Region}", BRACE),
+        ("creds/{{name}}", BRACE),
+        ("creds/{}", BRACE),
+        ("creds/x\n", LETTERS),
+        ("creds/ä", LETTERS),
     ],
 )
-def test_paths_that_could_leave_are_refused(text: str) -> None:
-    """Empty segments, dots, wildcards, queries, stray braces."""
-    with pytest.raises(ValueError, match=r"segment|will not do|brace"):
+def test_paths_that_could_leave_are_refused(text: str, problem: str) -> None:
+    """Empty segments, dots, wildcards, queries, stray braces; the path is quoted."""
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{quoted(text)} {problem}')}$"):
         parse_path(text)
 
 
@@ -132,7 +138,9 @@ def test_a_refused_value_is_not_in_the_error() -> None:
     with pytest.raises(Misplaced) as caught:
         word("../../sys")
 
-    assert "sys" not in str(caught.value)
+    assert str(caught.value) == (
+        "a value is one word of at most 64 letters, digits, dash, underscore"
+    )
 
 
 def test_a_text_of_one_placeholder_keeps_its_type() -> None:
@@ -179,10 +187,10 @@ def test_the_names_of_a_body_are_all_its_placeholders() -> None:
     assert names_in(body) == {"x", "y"}
 
 
-@pytest.mark.parametrize("text", ["{", "}", "a {b} {", "{a-b}", "{{x}}"])
+@pytest.mark.parametrize("text", ["{", "}", "a {b} {", "} {b}", "{a-b}", "{{x}}"])
 def test_stray_braces_in_a_body_are_refused(text: str) -> None:
     """A brace encloses a name or does not stand there."""
-    with pytest.raises(ValueError, match="brace"):
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{quoted(text)} {BRACE}')}$"):
         parse_text(text)
 
 
