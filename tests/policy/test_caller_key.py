@@ -82,7 +82,9 @@ def test_an_ssh_key_whose_point_is_compressed_is_refused() -> None:
     assert line(text) == Refused("cannot be read")
 
 
-@pytest.mark.parametrize(("exponent", "fits"), [(65537, True), (2**32 + 1, False)])
+@pytest.mark.parametrize(
+    ("exponent", "fits"), [(65537, True), (2**32 - 1, True), (2**32 + 1, False)]
+)
 def test_an_rsa_key_with_a_long_exponent_is_refused(exponent: int, fits: bool) -> None:
     """Whoever checks its signatures would pay for each bit."""
     public = key("rsa2048").public_key()

@@ -124,6 +124,19 @@ def test_a_path_is_asked_for_with_or_without_outer_slashes(path: str) -> None:
     assert len(set(found)) == len(found)
 
 
+def test_a_request_that_every_value_makes_is_told_once() -> None:
+    """Outer slashes are left out of the question, and nothing else of it."""
+    text = REPORT.replace("ro-{region}", "X").replace(
+        "    scope:",
+        "    scope:\n      by-region:\n        secret: {mount: kv, path: 'x/{region}'}",
+    )
+    found = who_can(load(text), "/database/creds/X/")
+
+    assert [(access.entitlement, access.request) for access in found] == [
+        ("warehouse", "GET database/creds/X")
+    ]
+
+
 @pytest.mark.parametrize(
     ("wide", "narrow", "expected"),
     [
@@ -196,7 +209,7 @@ def test_a_token_for_the_caller_lives_no_longer_than_its_task(
     ]
 
     assert (role.explicit_max_ttl, role.period, role.num_uses) == (life, period, uses)
-    assert (role.policies, role.orphan) == (("p",), False)
+    assert (role.policies, role.policies_glob, role.orphan) == (("p",), None, False)
 
 
 def test_a_shadow_is_of_the_same_policy() -> None:

@@ -130,6 +130,14 @@ def test_a_certificate_with_proof_is_revocable() -> None:
     assert (made.revocable, made.proof) == (True, ProofLevel.CRL)
 
 
+@pytest.mark.parametrize(("more", "ceiling"), [("", None), (", ttl: 10m", timedelta(minutes=10))])
+def test_a_token_for_the_caller_lives_at_most_its_ttl(more: str, ceiling: timedelta | None) -> None:
+    """What it may do is the policy's; without a TTL the task's own end bounds it."""
+    made = minted(f"token: {{policy: reader{more}}}")
+
+    assert (made.ceiling, made.revocable, made.proof) == (ceiling, True, ProofLevel.LEASE)
+
+
 def test_a_signed_ssh_key_names_its_principals() -> None:
     """It lives at most its TTL, and cannot be revoked."""
     made = minted(

@@ -53,10 +53,10 @@ def a_plan() -> Plan:
         ),
         task(
             "b",
+            any="pki: {mount: any, role: '{job}', common_name: y, ttl: 10m}",
             otp="ssh: {mount: ssh, role: otp, operation: otp, ip: 10.0.0.1}",
             cert="pki: {mount: pki, role: web, common_name: y, ttl: 10m}",
             other="pki: {mount: int, role: web, common_name: y, ttl: 10m}",
-            any="pki: {mount: any, role: '{job}', common_name: y, ttl: 10m}",
             db='secret: {mount: database, path: "creds/ro-{region}", proof: sessions}',
             deep="secret: {mount: deep, path: creds/static/x}",
             free='secret: {mount: free, path: "creds/{job}"}',
@@ -103,6 +103,7 @@ def test_a_role_that_is_written_for_a_task_is_known_whole(plan: Plan) -> None:
     assert us.beginning == "taskmint-db-c.made.us"
     assert eu.fields["db_name"] == "orders-tasks"
     assert "GRANT SELECT ON orders_eu" in str(eu.fields["creation_statements"])
+    assert plan.permits_daemon("POST", f"database/roles/{eu.beginning}.n-1", eu.fields)
     assert plan.task_object_places == {("database/roles", "taskmint-db-")}
     assert plan.writes_policies is False
 

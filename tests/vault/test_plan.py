@@ -97,6 +97,9 @@ def test_equal_policies_have_equal_plans(whole: Plan) -> None:
     first, second, third = (definition(name, secret("creds/x")) for name in "abc")
     assert plan(first, second).digest == plan(second, first).digest
     assert plan(first, second).digest != plan(first, third).digest
+    longer = replace(first, deadline_max=timedelta(hours=1))  # in the token role alone
+    assert plan(first, second).policies == plan(longer, second).policies
+    assert plan(first, second).digest != plan(longer, second).digest
     assert plan_from(TEXT).digest == whole.digest
 
 

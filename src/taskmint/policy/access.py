@@ -39,16 +39,14 @@ def who_can(policy: Policy, path: str) -> tuple[Access, ...]:
 
 def _accesses(definition: Definition) -> Iterator[Access]:
     who = tuple(pattern.text for pattern in definition.patterns)
-    seen: set[tuple[str, str]] = set()
-    for combination in enumerate_definition(definition).combinations:
-        for entitlement in combination.entitlements:
-            request = f"{entitlement.method} {entitlement.mount}/{entitlement.path}"
-            if (entitlement.name, request) not in seen:
-                seen.add((entitlement.name, request))
-                terms = tuple(terms_of(definition))
-                yield Access(
-                    definition.name, entitlement.name, request, who, definition.owner, terms
-                )
+    terms = tuple(terms_of(definition))
+    requests = dict.fromkeys(
+        (entitlement.name, f"{entitlement.method} {entitlement.mount}/{entitlement.path}")
+        for combination in enumerate_definition(definition).combinations
+        for entitlement in combination.entitlements
+    )
+    for name, request in requests:
+        yield Access(definition.name, name, request, who, definition.owner, terms)
 
 
 def terms_of(definition: Definition) -> Iterator[str]:

@@ -26,7 +26,7 @@ from .parameter import Refused
 MAX_LENGTH: Final = 8192  # characters
 MIN_RSA_BITS: Final = 2048
 MAX_RSA_BITS: Final = 4096  # verifying takes a tenth of a millisecond; 16,384 bits take ten
-MAX_RSA_EXPONENT: Final = 1 << 32  # 65537 is usual; verifying costs more with each bit
+MAX_RSA_EXPONENT: Final = (1 << 32) - 1  # 65537 is usual; verifying costs more with each bit
 KEY_TYPES: Final = "Ed25519, ECDSA on P-256, P-384 or P-521, or RSA of 2048 to 4096 bits"
 
 _PublicKey: TypeAlias = object
