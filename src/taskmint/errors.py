@@ -90,6 +90,7 @@ class Limit(StrEnum):
     PENDING = "pending"
     PENDING_PER_IDENTITY = "pending_per_identity"
     STATEMENTS_PER_MINUTE = "statements_per_minute"
+    STATEMENTS_PER_MINUTE_OF_UID = "statements_per_minute_of_uid"
 
 
 class TaskmintError(Exception):

@@ -51,7 +51,7 @@ async def test_202_with_what_to_show_then_201(tmp_path: Path) -> None:
         task = f"/v1/tasks/{first.body['id']}"
         waiting = asyncio.create_task(http.ask("GET", f"{task}?wait=10s"))
         view = await http.service.show(caller(uid=os.getuid()), first.body["id"], timedelta())
-        await http.service.approving.receive(says(world, view, BOB))
+        await http.service.approving.receive(0, says(world, view, BOB))
         assert (await waiting).body["state"] == "approved"
         last = await http.ask("POST", "/v1/tasks", json=BODY, headers=KEYED)
         assert (last.status, last.body["id"]) == (201, first.body["id"])

@@ -91,7 +91,7 @@ async def approved(
     """Ask, and let them all approve."""
     view = await asked(service)
     for signer in signers:
-        await service.approving.receive(says(world, view, signer))
+        await service.approving.receive(0, says(world, view, signer))
     shown = await service.show(caller(), view.id, timedelta())
     assert shown.state is TaskState.APPROVED
     return view

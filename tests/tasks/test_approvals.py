@@ -1,6 +1,7 @@
 """Requests that wait for an approval: asked, weighed, collected once, and every other end."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,6 +29,7 @@ from taskmint.policy.load import load_policy
 from taskmint.ports import Event
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.service import TaskService
+from taskmint.tasks.statement_pace import PER_MINUTE, PER_MINUTE_OF_UID
 from taskmint.tasks.task import EndedBy, IdempotencyKey
 from taskmint.tasks.views import TaskView
 
@@ -58,7 +60,7 @@ async def refused(service: TaskService, world: World, text: str) -> str:
     """Bring a statement that must not count: refused, ledgered, and nothing granted."""
     before = world.ledger.events().count(Event.STATEMENT_REFUSED)
     with pytest.raises((Denied, NotFound)) as caught:
-        await service.approving.receive(text)
+        await service.approving.receive(0, text)
     assert world.ledger.events().count(Event.STATEMENT_REFUSED) == before + 1
     assert world.vault.alive == set()
     return caught.value.detail
@@ -77,10 +79,10 @@ async def test_nothing_is_minted_before_enough_others_have_approved() -> None:
         assert (view.state, view.credentials) == (TaskState.AWAITING_APPROVAL, None)
         assert (waiting(view).quorum, waiting(view).given) == (2, 0)
         assert (await asked(service)).id == view.id
-        await service.approving.receive(says(world, view, ANN))
+        await service.approving.receive(0, says(world, view, ANN))
         assert waiting(await asked(service)).given == 1
         assert world.vault.alive == set()
-        await service.approving.receive(says(world, view, DPO))
+        await service.approving.receive(0, says(world, view, DPO))
         assert await state_of(service, view.id) is TaskState.APPROVED
         task = await asked(service)
 
@@ -127,7 +129,7 @@ async def test_one_approval_is_used_once() -> None:
         assert len(world.vault.requests) == 1
         assert other.state is TaskState.AWAITING_APPROVAL
         with pytest.raises(Denied, match="approved already"):
-            await service.approving.receive(says(world, view, DPO))
+            await service.approving.receive(0, says(world, view, DPO))
 
 
 async def test_a_replayed_approval_is_refused() -> None:
@@ -137,7 +139,7 @@ async def test_a_replayed_approval_is_refused() -> None:
         view = await asked(service)
         other = await asked(service, IdempotencyKey("other", "body"))
         text = says(world, view, ANN)
-        await service.approving.receive(text)
+        await service.approving.receive(0, text)
 
         assert await refused(service, world, text) == "the statement was used before"
         assert waiting(await asked(service)).given == 1
@@ -207,7 +209,7 @@ async def test_one_person_signing_as_two_is_no_quorum() -> None:
     world = a_world()
     async with world.running(POLICY) as service:
         view = await asked(service)
-        await service.approving.receive(says(world, view, ANN))
+        await service.approving.receive(0, says(world, view, ANN))
 
         text = says(world, view, ANN_TOO)
         assert await refused(service, world, text) == "this approver has approved already"
@@ -220,7 +222,7 @@ async def test_an_approval_after_the_request_was_cancelled_is_refused() -> None:
     world = a_world()
     async with world.running(POLICY) as service:
         view = await asked(service)
-        await service.approving.receive(says(world, view, ANN))
+        await service.approving.receive(0, says(world, view, ANN))
         ended = await service.end(caller(), view.id, EndCause.CANCELLED, SOON)
 
         assert (ended.state, ended.cause) == (TaskState.FAILED, EndCause.CANCELLED)
@@ -240,7 +242,7 @@ async def test_an_approval_after_the_task_was_ended_is_refused() -> None:
         for outcome in ("approve", "withdraw"):
             text = says(world, view, ANN, outcome=outcome)
             with pytest.raises(Denied, match="the task has ended"):
-                await service.approving.receive(text)
+                await service.approving.receive(0, text)
 
 
 async def test_ten_thousand_requests_are_bounded() -> None:
@@ -270,7 +272,7 @@ async def test_one_denial_ends_a_request() -> None:
     world = a_world()
     async with world.running(POLICY) as service:
         view = await asked(service)
-        await service.approving.receive(says(world, view, BOB, outcome="deny"))
+        await service.approving.receive(0, says(world, view, BOB, outcome="deny"))
         shown = await service.show(caller(), view.id, NO_WAIT)
 
         assert (shown.state, waiting(shown).why) == (TaskState.DENIED, "an approver denied it")
@@ -285,7 +287,7 @@ async def test_p4_withdrawing_an_approval_ends_the_task() -> None:
     async with world.running(POLICY) as service:
         view = await approved(service, world)
         await asked(service)
-        await service.approving.receive(says(world, view, BOB, outcome="withdraw"))
+        await service.approving.receive(0, says(world, view, BOB, outcome="withdraw"))
         over = await service.show(caller(), view.id, SOON)
 
     assert (over.state, over.cause) == (TaskState.REVOKED, EndCause.APPROVAL_WITHDRAWN)
@@ -297,12 +299,12 @@ async def test_an_approval_withdrawn_before_it_is_collected_is_worth_nothing() -
     world = a_world()
     async with world.running(POLICY) as service:
         view = await asked(service)
-        await service.approving.receive(says(world, view, ANN))
-        await service.approving.receive(says(world, view, ANN, outcome="withdraw"))
+        await service.approving.receive(0, says(world, view, ANN))
+        await service.approving.receive(0, says(world, view, ANN, outcome="withdraw"))
         assert waiting(await asked(service)).given == 0
-        await service.approving.receive(says(world, view, ANN))
-        await service.approving.receive(says(world, view, BOB))
-        await service.approving.receive(says(world, view, ANN_TOO, outcome="withdraw"))
+        await service.approving.receive(0, says(world, view, ANN))
+        await service.approving.receive(0, says(world, view, BOB))
+        await service.approving.receive(0, says(world, view, ANN_TOO, outcome="withdraw"))
         shown = await service.show(caller(), view.id, NO_WAIT)
 
         assert (shown.state, shown.cause) == (TaskState.FAILED, EndCause.APPROVAL_WITHDRAWN)
@@ -316,7 +318,7 @@ async def test_a_request_that_nobody_approves_is_denied_in_time() -> None:
     world = a_world()
     async with world.running(POLICY) as service:
         view = await asked(service)
-        await service.approving.receive(says(world, view, ANN, timedelta(hours=1)))
+        await service.approving.receive(0, says(world, view, ANN, timedelta(hours=1)))
         world.clock.pass_time(timedelta(minutes=30))
 
         text = says(world, view, BOB)
@@ -353,7 +355,7 @@ async def test_collecting_decides_again_with_the_facts_of_then() -> None:
         other = IdempotencyKey("other", "body")
         second = await asked(service, other)
         for signer in (ANN, BOB):
-            await service.approving.receive(says(world, second, signer))
+            await service.approving.receive(0, says(world, second, signer))
         await asked(service, other)
         with pytest.raises(Denied, match="a condition of this task is not met"):
             await asked(service)
@@ -421,7 +423,7 @@ async def test_p4_an_approver_who_was_taken_away_counts_no_more(
     world.approvers = known = Approvers(directory_of(PEOPLE), dict, world.clock)
     async with world.running(POLICY) as service:
         waits = await asked(service, IdempotencyKey("half", "body"))
-        await service.approving.receive(says(world, waits, BOB))
+        await service.approving.receive(0, says(world, waits, BOB))
         whole = await approved(service, world)
         if not restarted:
             known.replace(directory)
@@ -468,7 +470,7 @@ async def test_p4_taken_away_while_the_approval_is_written_it_does_not_count() -
     async with world.running(policy_text(1)) as service:
         view = await asked(service)
         world.ledger.gates[TaskState.APPROVED] = gate = asyncio.Event()
-        bringing = asyncio.create_task(service.approving.receive(says(world, view, BOB)))
+        bringing = asyncio.create_task(service.approving.receive(0, says(world, view, BOB)))
         await world.ledger.held.wait()
         known.replace(without_bob())
         assert service.adopt_policy(policy(policy_text(1))) == 0
@@ -570,7 +572,7 @@ async def test_waiting_for_the_state_returns_when_it_is_approved() -> None:
         streaming = asyncio.create_task(follow())
         await asyncio.sleep(0)
         for signer in (ANN, BOB):
-            await service.approving.receive(says(world, view, signer))
+            await service.approving.receive(0, says(world, view, signer))
         assert (await looking).state is TaskState.APPROVED
         await asked(service)
         async with asyncio.timeout(5):
@@ -585,14 +587,14 @@ async def test_p7_an_approval_that_cannot_be_recorded_does_not_count() -> None:
     world = a_world()
     async with world.running(POLICY) as service:
         view = await asked(service)
-        await service.approving.receive(says(world, view, ANN))
+        await service.approving.receive(0, says(world, view, ANN))
         world.ledger.full_at.add(Event.STATEMENT)
         text = says(world, view, BOB)
         with pytest.raises(Unavailable):
-            await service.approving.receive(text)
+            await service.approving.receive(0, text)
         assert await state_of(service, view.id) is TaskState.AWAITING_APPROVAL
         with pytest.raises(Unavailable):
-            await service.approving.receive(says(world, view, DPO, outcome="deny"))
+            await service.approving.receive(0, says(world, view, DPO, outcome="deny"))
         assert await state_of(service, view.id) is TaskState.DENIED
 
 
@@ -604,7 +606,7 @@ async def test_p7_a_withdrawal_that_cannot_be_recorded_has_its_effect_and_says_s
         await asked(service)
         world.ledger.full_at.add(Event.STATEMENT)
         with pytest.raises(Unavailable):
-            await service.approving.receive(says(world, view, ANN, outcome="withdraw"))
+            await service.approving.receive(0, says(world, view, ANN, outcome="withdraw"))
         over = await service.show(caller(), view.id, SOON)
         assert (over.state, over.cause) == (TaskState.REVOKED, EndCause.APPROVAL_WITHDRAWN)
 
@@ -627,9 +629,9 @@ async def test_cancelled_while_the_approval_is_written_it_stays_cancelled() -> N
     world = a_world()
     async with world.running(POLICY) as service:
         view = await asked(service)
-        await service.approving.receive(says(world, view, ANN))
+        await service.approving.receive(0, says(world, view, ANN))
         go_on = world.ledger.gates[TaskState.APPROVED] = asyncio.Event()
-        approving = asyncio.create_task(service.approving.receive(says(world, view, BOB)))
+        approving = asyncio.create_task(service.approving.receive(0, says(world, view, BOB)))
         await world.ledger.held.wait()
         await service.end(caller(), view.id, EndCause.CANCELLED, NO_WAIT)
         go_on.set()
@@ -729,18 +731,62 @@ async def test_reissuing_needs_the_proof_that_was_shown() -> None:
             await service.change(other, view.id, lambda one: one, None)
 
 
-async def test_statements_are_paced() -> None:
-    """Each refusal costs a durable row: over the limit they are not even looked at."""
+async def flooded(service: TaskService, uids: Iterable[int]) -> None:
+    """Each of these users brings garbage until they may bring no more."""
+    for uid in uids:
+        for _ in range(PER_MINUTE_OF_UID):
+            with pytest.raises(Denied):
+                await service.approving.receive(uid, "x")
+        with pytest.raises(LimitExceeded):
+            await service.approving.receive(uid, "x")
+
+
+async def test_p10_statements_are_paced() -> None:
+    """P10: each refusal costs a durable row; over the limit none is written, for a minute."""
     world = a_world()
     async with world.running(POLICY) as service:
-        for _ in range(600):
-            with pytest.raises(Denied):
-                await service.approving.receive("x")
+        await flooded(service, [0])
+        assert world.ledger.events().count(Event.STATEMENT_REFUSED) == PER_MINUTE_OF_UID
+        world.clock.pass_time(timedelta(seconds=50))
+        with pytest.raises(LimitExceeded, match="uid 0") as caught:
+            await service.approving.receive(0, "x")
+        assert timedelta(seconds=8) < caught.value.retry_after < timedelta(seconds=11)
+        world.clock.pass_time(timedelta(seconds=11))
+        await flooded(service, [0])
+
+
+async def test_p10_what_one_user_brings_leaves_places_for_others() -> None:
+    """P10: somebody else's approval counts while one uid floods; all together have a limit too."""
+    world = a_world()
+    async with world.running(POLICY) as service:
+        view = await asked(service)
+        crowd = range(PER_MINUTE // PER_MINUTE_OF_UID)
+        await flooded(service, crowd[:-1])
+        await service.approving.receive(1001, says(world, view, ANN))
+        with pytest.raises(LimitExceeded, match=f"{PER_MINUTE} statements per minute is"):
+            await flooded(service, crowd[-1:])
+        rows = world.ledger.events()
+        assert rows.count(Event.STATEMENT_REFUSED) + rows.count(Event.STATEMENT) == PER_MINUTE
+
+
+@pytest.mark.parametrize("outcome", ["deny", "withdraw"])
+async def test_p4_no_flood_holds_up_what_takes_away(outcome: str) -> None:
+    """P4: also from the very user who floods; brought again it counts for nothing and is paced."""
+    world = a_world()
+    async with world.running(POLICY) as service:
+        if outcome == "deny":
+            view = await asked(service)
+        else:
+            view = await approved(service, world)
+            await asked(service)
+            world.clock.pass_time(timedelta(minutes=1))
+        await flooded(service, range(PER_MINUTE // PER_MINUTE_OF_UID))
+        again = says(world, view, ANN, outcome=outcome)
+        await service.approving.receive(0, again)
+        ended = await service.show(caller(), view.id, SOON)
+        assert ended.state in {TaskState.DENIED, TaskState.REVOKED}
         with pytest.raises(LimitExceeded):
-            await service.approving.receive("x")
-        world.clock.pass_time(timedelta(minutes=1))
-        with pytest.raises(Denied):
-            await service.approving.receive("x")
+            await service.approving.receive(0, again)
 
 
 @pytest.mark.parametrize("reboot", [False, True])
@@ -753,12 +799,12 @@ async def test_p8_a_restart_keeps_requests_approvals_and_what_they_stand_behind(
     async with world.running(POLICY) as service:
         half, whole, active, denied = [await asked(service, key) for key in keys]
         text = says(world, half, ANN)
-        await service.approving.receive(text)
+        await service.approving.receive(0, text)
         for view in (whole, active):
             for signer in (ANN, BOB):
-                await service.approving.receive(says(world, view, signer))
+                await service.approving.receive(0, says(world, view, signer))
         await asked(service, keys[2])
-        await service.approving.receive(says(world, denied, BOB, outcome="deny"))
+        await service.approving.receive(0, says(world, denied, BOB, outcome="deny"))
     # As if killed before the row that ends a denied request: the denial itself was recorded.
     rows = world.ledger.entries
     world.ledger.entries = [row for row in rows if row.event is not Event.REQUEST_ENDED]
@@ -770,12 +816,12 @@ async def test_p8_a_restart_keeps_requests_approvals_and_what_they_stand_behind(
         assert await state_of(service, whole.id) is TaskState.APPROVED
         assert await state_of(service, denied.id) is TaskState.DENIED
         with pytest.raises(Denied, match="used before"):
-            await service.approving.receive(text)
-        await service.approving.receive(says(world, half, DPO))
+            await service.approving.receive(0, text)
+        await service.approving.receive(0, says(world, half, DPO))
         for key, view in ((keys[0], half), (keys[1], whole)):
             task = await asked(service, key)
             assert (task.id, task.state) == (view.id, TaskState.ACTIVE)
-        await service.approving.receive(says(world, active, ANN, outcome="withdraw"))
+        await service.approving.receive(0, says(world, active, ANN, outcome="withdraw"))
         over = await service.show(caller(), active.id, SOON)
         assert (over.state, over.cause) == (TaskState.REVOKED, EndCause.APPROVAL_WITHDRAWN)
 
@@ -828,7 +874,7 @@ async def test_p8_a_withdrawal_that_was_recorded_ends_the_task_after_a_crash() -
     async with world.running(POLICY) as service:
         view = await approved(service, world)
         await asked(service)
-        await service.approving.receive(says(world, view, ANN, outcome="withdraw"))
+        await service.approving.receive(0, says(world, view, ANN, outcome="withdraw"))
         await service.show(caller(), view.id, SOON)
     ended = [Event.ENDING, Event.REVOKED]
     world.ledger.entries = [one for one in world.ledger.entries if one.event not in ended]
@@ -845,15 +891,15 @@ async def test_p8_a_row_nobody_heard_of_makes_no_second_person() -> None:
         view = await asked(service)
         world.ledger.unheard = {Event.STATEMENT}
         with pytest.raises(Unavailable):
-            await service.approving.receive(says(world, view, ANN))
+            await service.approving.receive(0, says(world, view, ANN))
         world.ledger.unheard = set()
-        request = await service.approving.receive(says(world, view, ANN_TOO))
+        request = await service.approving.receive(0, says(world, view, ANN_TOO))
         assert len(request.tally.approvals) == 1
     async with world.running(text) as service:
-        request = await service.approving.receive(says(world, view, BOB))
+        request = await service.approving.receive(0, says(world, view, BOB))
         assert len(request.tally.approvals) == 2
         assert request.state is TaskState.AWAITING_APPROVAL
-        request = await service.approving.receive(says(world, view, DPO))
+        request = await service.approving.receive(0, says(world, view, DPO))
         assert request.state is TaskState.APPROVED
 
 
@@ -867,11 +913,11 @@ async def test_p8_a_carrier_that_hangs_up_multiplies_no_statement() -> None:
         world.ledger.unheard = {Event.STATEMENT}
         for _ in range(2):
             with pytest.raises(Unavailable):
-                await service.approving.receive(statement)
+                await service.approving.receive(0, statement)
         world.ledger.unheard = set()
     assert world.ledger.events().count(Event.STATEMENT) == 2
     async with world.running(text) as service:
-        request = await service.approving.receive(says(world, view, BOB))
+        request = await service.approving.receive(0, says(world, view, BOB))
         assert len(request.tally.approvals) == 2
         assert request.state is TaskState.AWAITING_APPROVAL
 
@@ -889,16 +935,16 @@ async def test_p8_a_withdrawal_under_another_name_outlives_a_restart() -> None:
     async with world.running(text) as service:
         view = await asked(service)
         by_svid = says(world, view, Signer(leaf.key), header={"kid": None, "x5c": chain(leaf)})
-        await service.approving.receive(by_svid)
+        await service.approving.receive(0, by_svid)
         # The ID is written down as ann's, who withdraws with her key.
         people = [one for one in PEOPLE if one.principal != "ann"]
         known.replace(
             directory_of((*people, record("ann", ANN, groups=("leads",), spiffe_ids=(ann,))))
         )
-        request = await service.approving.receive(says(world, view, ANN, outcome="withdraw"))
+        request = await service.approving.receive(0, says(world, view, ANN, outcome="withdraw"))
         assert request.tally.approvals == ()
     async with world.running(text) as service:
-        request = await service.approving.receive(says(world, view, BOB))
+        request = await service.approving.receive(0, says(world, view, BOB))
         assert len(request.tally.approvals) == 1
         assert request.state is TaskState.AWAITING_APPROVAL
 

@@ -41,7 +41,7 @@ async def by_kill_switch(service: TaskService, _world: World, _view: TaskView) -
 
 async def by_approver(service: TaskService, world: World, view: TaskView) -> object:
     """An approval is withdrawn."""
-    return await service.approving.receive(says(world, view, ANN, outcome="withdraw"))
+    return await service.approving.receive(0, says(world, view, ANN, outcome="withdraw"))
 
 
 @pytest.mark.parametrize("end", [by_caller, by_operator, by_kill_switch, by_approver])
@@ -82,7 +82,7 @@ async def test_p8_a_denial_that_cannot_be_recorded_is_told_so() -> None:
         view = await asked(service)
         world.ledger.full_at = {Event.REQUEST_ENDED}
         with pytest.raises(Unavailable):
-            await service.approving.receive(says(world, view, DPO, outcome="deny"))
+            await service.approving.receive(0, says(world, view, DPO, outcome="deny"))
     world.ledger.full_at = set()
     async with world.running(POLICY) as service:
         assert await state_of(service, view.id) is TaskState.DENIED

@@ -23,6 +23,7 @@ from taskmint.tasks.requests import Request
 from taskmint.tasks.views import approval_view
 
 from .bodies import ApprovalReply, Body, approval_reply, read
+from .gate import PEER
 from .json_body import parse_object
 from .roles import Members, Role, require
 
@@ -108,7 +109,8 @@ class ApprovalsApi:
     async def bring(self, request: web.Request) -> web.Response:
         """Weigh a signed statement, whoever brings it."""
         body = read(StatementBody, parse_object(await request.read()))
-        return _json(self._reply(await self.approving.receive(body.statement)))
+        uid = request[PEER].uid
+        return _json(self._reply(await self.approving.receive(uid, body.statement)))
 
     async def say(self, request: web.Request) -> web.Response:
         """Weigh what an approver says by user id, where that is switched on."""

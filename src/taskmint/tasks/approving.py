@@ -7,12 +7,11 @@ first.
 """
 
 import secrets
-from collections import deque
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-from taskmint.errors import Code, Denied, Limit, LimitExceeded, NotFound, Unavailable
+from taskmint.errors import Code, Denied, NotFound, Unavailable
 from taskmint.model.approval import Outcome, Statement, Vouched
 from taskmint.model.caller import Caller
 from taskmint.model.state import EndCause, TaskState
@@ -27,11 +26,10 @@ from .habits import Habits, Unusual
 from .outside import Outside, Settings
 from .register import Register
 from .requests import Evidence, Request, Requests, Until, why_void_now
+from .statement_pace import StatementPace
 from .task import EndedBy, IdempotencyKey, Owner, Task
 from .timetable import Timetable
 
-STATEMENTS_PER_MINUTE: Final = 600
-_MINUTE_SECONDS: Final = 60.0
 _NONCE_BYTES: Final = 16
 
 
@@ -55,7 +53,7 @@ class Approving:
         self._policy = policy
         self._stands: Callable[[str], bool] = lambda _authority: True
         self._timetable: Timetable[Request] = Timetable(outside.clock, self._due)
-        self._brought: deque[float] = deque()
+        self._pace = StatementPace(outside.clock)
         self.habits = Habits()
 
     # --- asking ----------------------------------------------------------------------------
@@ -111,34 +109,40 @@ class Approving:
 
     # --- statements ------------------------------------------------------------------------
 
-    async def receive(self, text: str) -> Request:
+    async def receive(self, uid: int, text: str) -> Request:
         """
-        Verify a signed statement and weigh it.
+        Verify a signed statement, brought by this local user, and weigh it.
 
         Raises Denied(approval_invalid, approval_refused), NotFound, LimitExceeded, Unavailable;
-        every refusal is in the ledger, but for bringing them too fast.
+        every refusal is in the ledger, but for those that are brought too fast.
         """
-        return await self._weigh(lambda: self._outside.approvers.verify(text))
+        return await self._weigh(uid, lambda: self._outside.approvers.verify(text))
 
     async def receive_local(self, uid: int, statement: Statement) -> Request:
         """Weigh what a local user says, where that is switched on. Raises as `receive` does."""
-        return await self._weigh(lambda: self._outside.approvers.vouch_local(uid, statement))
+        return await self._weigh(uid, lambda: self._outside.approvers.vouch_local(uid, statement))
 
-    async def _weigh(self, verify: Callable[[], Vouched]) -> Request:
-        self._pace()
+    async def _weigh(self, uid: int, verify: Callable[[], Vouched]) -> Request:
+        """
+        Verify and weigh. Everything that is recorded is paced, but for what takes away and counts:
+        no flood of other statements may hold that up.
+        """
         try:
             vouched = verify()
         except Denied as error:
+            self._pace.count(uid)
             await self._record(request_entries.statement_refused(None, error.detail, self._now()))
             raise
         request = self._book.get(vouched.statement.task)
         if request is None or request.state is TaskState.REQUESTED:
+            self._pace.count(uid)
             reason = "no such request waits here, and no task of it lives"
             await self._record(request_entries.statement_refused(vouched, reason, self._now()))
             raise NotFound(Code.TASK_NOT_FOUND, reason, fix="see `taskmint approvals list`")
         async with request.lock:
             result = self._result(request, vouched)
             if isinstance(result, Refused):
+                self._pace.count(uid)
                 await self._durable_if_over(request)  # before anybody is told that it is
                 reason, now = result.reason, self._now()
                 await self._record(
@@ -150,6 +154,7 @@ class Approving:
                     fix=f"see `taskmint approvals show {request.id}`",
                 )
             if vouched.statement.outcome is Outcome.APPROVE:
+                self._pace.count(uid)
                 await self._approve(request, vouched, result)
             else:
                 await self._take_away(request, vouched, result)
@@ -369,20 +374,6 @@ class Approving:
                 },
             )
         )
-
-    def _pace(self) -> None:
-        """Bound how fast statements are brought: each refusal costs a durable row."""
-        now = self._outside.clock.boottime()
-        while self._brought and self._brought[0] <= now - _MINUTE_SECONDS:
-            self._brought.popleft()
-        if len(self._brought) >= STATEMENTS_PER_MINUTE:
-            raise LimitExceeded(
-                Limit.STATEMENTS_PER_MINUTE,
-                f"the limit of {STATEMENTS_PER_MINUTE} statements per minute is reached",
-                retry_after=timedelta(seconds=self._brought[0] + _MINUTE_SECONDS - now),
-                fix="bring each statement once",
-            )
-        self._brought.append(now)
 
     async def _record(self, entry: Entry) -> None:
         """Record a refusal; without a record it is a refusal all the same."""
