@@ -3,8 +3,10 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+import pytest
 import pytest_asyncio
 
+from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
 
 from auditor import Auditor
@@ -28,6 +30,19 @@ async def ground(canaries: Canaries) -> AsyncIterator[Ground]:
         await lay_ground(running)
         async with audited(running, canaries) as auditor:
             yield Ground(running, auditor)
+
+
+@pytest.fixture(scope="session")
+def stack(ground: Ground) -> Stack:
+    """The stack alone."""
+    return ground.stack
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def daemon(stack: Stack) -> AsyncIterator[Daemon]:
+    """One daemon for a module's tests, when it says `usefixtures("daemon")`."""
+    async with stack.daemon() as running:
+        yield running
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -3,36 +3,19 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import SSHCertificate, load_ssh_public_identity
 
 from policy.keys import key, request, ssh_key
-from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
 
-from e2e.conftest import Ground
 from e2e.ground import Workload, admin
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("daemon")]
 KEYS = {"web": request(), "host": ssh_key()}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
-async def daemon(ground: Ground) -> AsyncIterator[Daemon]:
-    """One daemon for this module's tests."""
-    async with ground.stack.daemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stack(ground: Ground) -> Stack:
-    """The stack alone."""
-    return ground.stack
 
 
 async def revoked_serials(stack: Stack) -> set[int]:

@@ -18,24 +18,10 @@ from taskmint.devstack.psql import libpq_environment, postgres_binaries
 from taskmint.devstack.stack import Stack
 from taskmint.devstack.stack_files import DAEMON_ID
 
-from e2e.conftest import Ground
 from e2e.ground import Workload, admin
 from plugins.canaries import Canaries
 
-pytestmark = pytest.mark.real
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
-async def daemon(ground: Ground) -> AsyncIterator[Daemon]:
-    """One daemon for this module's tests."""
-    async with ground.stack.daemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stack(ground: Ground) -> Stack:
-    """The stack alone."""
-    return ground.stack
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("daemon")]
 
 
 @pytest_asyncio.fixture(loop_scope="session")

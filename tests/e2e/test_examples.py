@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
@@ -20,14 +19,7 @@ from e2e.examples import CLOSES
 from e2e.ground import Workload, admin
 from plugins.canaries import Canaries
 
-pytestmark = pytest.mark.real
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
-async def daemon(ground: Ground) -> AsyncIterator[Daemon]:
-    """One daemon for this module's tests."""
-    async with ground.stack.daemon() as running:
-        yield running
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("daemon")]
 
 
 STEP = """

@@ -8,35 +8,19 @@ from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from taskmint.clock import SystemClock
-from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
 from taskmint.identity.tls import client_context, verified_chain
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.identity.x509_svid import X509Svid, verify_x509_svid
 
-from e2e.conftest import Ground
 from e2e.ground import Workload
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("daemon")]
 
 REPORT = {"task": "e2e-report", "parameters": {"region": "eu"}}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
-async def daemon(ground: Ground) -> AsyncIterator[Daemon]:
-    """One daemon for this module's tests."""
-    async with ground.stack.daemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stack(ground: Ground) -> Stack:
-    """The stack alone."""
-    return ground.stack
 
 
 class TlsConnector(aiohttp.UnixConnector):

@@ -3,12 +3,10 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from taskmint.devstack.daemon_process import Daemon
 from taskmint.devstack.stack import Stack
@@ -19,20 +17,7 @@ from e2e.ground import Workload, admin, daemon_log, until_refused
 from plugins.canaries import Canaries
 from stack import DEAD_MAN
 
-pytestmark = pytest.mark.real
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
-async def daemon(ground: Ground) -> AsyncIterator[Daemon]:
-    """One daemon for this module's tests."""
-    async with ground.stack.daemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stack(ground: Ground) -> Stack:
-    """The stack alone."""
-    return ground.stack
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("daemon")]
 
 
 async def test_a_credential_works_while_its_task_runs_and_not_a_moment_longer(

@@ -6,11 +6,9 @@ import math
 import os
 import re
 import signal
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
-import pytest_asyncio
 
 from scrape import Sample, ask, fires, grouped_by, read, selectors
 from taskmint.devstack.daemon_process import Daemon
@@ -18,10 +16,9 @@ from taskmint.devstack.stack import Stack
 from taskmint.devstack.stack_files import DAEMON_ID
 from telemetry.test_alerts import DASHBOARD, RULES, RUNBOOK, dashboard_expressions, rule
 
-from e2e.conftest import Ground
 from e2e.ground import Workload, admin
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.usefixtures("daemon")]
 
 EXTRA = """
 version: 1
@@ -37,19 +34,6 @@ tasks:
       warehouse: {secret: {mount: database, path: creds/orders-ro-eu, proof: login}}
 """
 PROMETHEUS_OWN = {"instance", "job", "le"}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="session", autouse=True)
-async def daemon(ground: Ground) -> AsyncIterator[Daemon]:
-    """One daemon for this module's tests."""
-    async with ground.stack.daemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def stack(ground: Ground) -> Stack:
-    """The stack alone."""
-    return ground.stack
 
 
 async def page(stack: Stack) -> str:

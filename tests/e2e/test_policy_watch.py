@@ -10,7 +10,6 @@ import pytest
 
 from taskmint.devstack.stack import Stack
 
-from e2e.conftest import Ground
 from e2e.ground import Workload, admin, daemon_log
 
 pytestmark = pytest.mark.real
@@ -49,10 +48,9 @@ async def after(stack: Stack, count: int) -> list[dict[str, Any]]:
 
 
 async def test_p11_a_change_of_the_files_is_a_reload_all_or_nothing(
-    ground: Ground, workload: Workload
+    stack: Stack, workload: Workload
 ) -> None:
     """P11: refused for what is wrong with it, and for its mode; then adopted, ending a task."""
-    stack = ground.stack
     policy = stack.paths.policy / "e2e.yaml"
     text = policy.read_text()
     with watching(stack):

@@ -11,17 +11,10 @@ import pytest
 
 from taskmint.devstack.stack import Stack
 
-from e2e.conftest import Ground
 from e2e.ground import Workload, daemon_log, until_refused
 from stack import DEAD_MAN
 
 pytestmark = pytest.mark.real
-
-
-@pytest.fixture(scope="module")
-def stack(ground: Ground) -> Stack:
-    """The stack alone."""
-    return ground.stack
 
 
 async def test_p8_a_planned_restart_keeps_task_user_and_open_session(

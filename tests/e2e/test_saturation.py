@@ -9,7 +9,6 @@ import pytest
 
 from taskmint.devstack.stack import Stack
 
-from e2e.conftest import Ground
 from e2e.ground import Workload, admin
 
 pytestmark = pytest.mark.real
@@ -43,10 +42,9 @@ def connected(stack: Stack) -> socket.socket:
 
 
 async def test_p10_status_answers_while_the_daemon_is_saturated(
-    ground: Ground, workload: Workload
+    stack: Stack, workload: Workload
 ) -> None:
     """Vault hangs, every place to mint and every connection is taken: the admin socket answers."""
-    stack = ground.stack
     async with stack.daemon():
         stack.bao.signal(signal.SIGSTOP)
         silent: list[socket.socket] = []
