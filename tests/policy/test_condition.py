@@ -195,8 +195,11 @@ def test_names_without_end_are_refused() -> None:
         name = f"request.parameters.p{number}"
         compiler.compile(f"{name} == 'x'", {**FIXED, name: "STRING"})
 
-    with pytest.raises(BadCondition, match="reads one more set of names of its own than 500"):
+    with pytest.raises(
+        BadCondition, match="reads one more set of names of its own than 500"
+    ) as caught:
         compiler.compile("request.parameters.q == 'x'", {**FIXED, "request.parameters.q": "STRING"})
+    assert caught.value.fix == "give parameters and captures common names"
 
 
 def test_a_condition_reads_only_what_it_names() -> None:

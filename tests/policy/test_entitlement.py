@@ -199,6 +199,10 @@ def test_statements_are_enumerated_exactly() -> None:
     assert "+" not in repr(statements)
 
 
+# The server would take `*` for any field, so that the plan would hold less than was written.
+FIELD = "will not do; write the field as Vault names it: letters, digits, dots, dashes, underscores"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -240,6 +244,14 @@ def test_statements_are_enumerated_exactly() -> None:
         ),
         ("token: {policies: [a]}", "token.policies: is not a known key; did you mean policy?"),
         ("secret: {mount: m, path: x, method: PUT}", "secret.method: is not one of the known wor"),
+        (
+            "secret: {mount: m, path: x, method: POST, body: {'*': a}}",
+            f'secret.body."*": "*" {FIELD}',
+        ),
+        (
+            "secret: {mount: m, path: x, method: POST, body: {'${x': a}}",
+            f'secret.body."${{x": "${{x" {FIELD}',
+        ),
         (
             "secret: {mount: m, path: x, method: POST, body: {a: 'x*'}}",
             'secret.body.a: "x*" begins or ends with *, which is a wildcard in an ACL',

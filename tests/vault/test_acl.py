@@ -145,6 +145,59 @@ def test_merging_takes_nothing_away(rules: list[Rule], data: st.DataObject) -> N
     assert covers(merged[rule.path], as_server_sees(rule))
 
 
+def test_the_text_of_each_kind_of_value() -> None:
+    """HCL: `=` in mappings, JSON otherwise; no `${`, which would begin a template, anywhere."""
+    values: tuple[Json, ...] = (True, 5, 'q"', "a ${b}", ["x", "${"], {"k": "v", "${": ["w"]}, {})
+    rule = Rule("p/${x}", ("update", "create"), {"f": values, "e": ()}, ("f", "e"))
+
+    assert render((rule,)) == (
+        'path "p/\\u0024{x}" {\n'
+        '  capabilities = ["create", "update"]\n'
+        '  required_parameters = ["e", "f"]\n'
+        "  allowed_parameters = {\n"
+        '    "e" = []\n'
+        '    "f" = ["a \\u0024{b}", "q\\"", 5, ["x", "\\u0024{"], true, '
+        '{ "\\u0024{" = ["w"], "k" = "v" }, {}]\n'
+        "  }\n"
+        "}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "comparable"),
+    [
+        ("a", True),
+        ("a*", True),
+        ("*", False),
+        (True, True),
+        (5, False),
+        (["a", True], True),
+        (["a", "b*"], False),
+        (["a", 5], False),
+        ({"k": "a"}, True),
+        ({"k": "a*"}, False),
+        ({"k": 5}, False),
+        ({"k": ["a"]}, False),
+    ],
+)
+def test_what_the_server_cannot_compare_may_be_anything(value: Json, *, comparable: bool) -> None:
+    """One such value opens its field, whatever stands beside it."""
+    rule = as_server_sees(Rule("p", ("update",), {"f": ("x", value), "g": ("y",)}, ("f",)))
+    assert rule == Rule("p", ("update",), {"f": ("x", value) if comparable else (), "g": ("y",)},
+                        ("f",))  # fmt: skip
+
+
+def test_rules_of_one_path_are_joined() -> None:
+    """Every right and every value of each; what one leaves open is open, what all ask is asked."""
+    first = Rule("p", ("update",), {"a": ("y", "x"), "b": ("x",), "c": ("z",)}, ("b", "a", "c"))
+    second = Rule("p", ("delete",), {"a": ("x", "w"), "b": ()}, ("a", "b"))
+
+    assert merge([first, Rule("o", ("read",), {}), second]) == (
+        Rule("o", ("read",), {}),
+        Rule("p", ("delete", "update"), {"a": ("w", "x", "y"), "b": (), "c": ("z",)}, ("a", "b")),
+    )
+
+
 SERVER_CASES: list[tuple[Json, Json]] = [
     ("plain", "other"),
     ("ends*", "other"),

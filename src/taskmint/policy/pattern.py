@@ -163,7 +163,7 @@ def _walk(root: _Branch, segments: tuple[str, ...]) -> Match | None:
                 later.append((None, branch.rest, 0))
             literal = branch.literals.get(segments[at]) if branch.literals else None
             at += 1
-            if literal is not None and branch.one is not None:
+            if literal is not None:
                 later.append((branch.one, None, at))
             branch = literal or branch.one
         ending = rest if branch is None else branch.end

@@ -67,6 +67,14 @@ ConnectionName = Annotated[
     FullMatch(r"[A-Za-z0-9_-]{1,64}", "write the connection's name alone"),
 ]
 Capability = Annotated[Literal["create", "read", "update", "delete", "list"], FromText]
+# The server's ACL takes the name `*` for any field, and cannot read every other text as a name.
+FieldName = Annotated[
+    str,
+    FullMatch(
+        r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+        "write the field as Vault names it: letters, digits, dots, dashes, underscores",
+    ),
+]
 VaultName = Annotated[
     Text,
     FullMatch(r"[a-z0-9][a-z0-9._-]{0,127}", "write the name as Vault keeps it: lower-case"),

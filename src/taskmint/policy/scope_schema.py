@@ -14,7 +14,15 @@ from taskmint.yaml_model import (
     refusal,
 )
 
-from .schema_words import Capability, ConnectionName, MountPath, Sentence, SmallCount, VaultName
+from .schema_words import (
+    Capability,
+    ConnectionName,
+    FieldName,
+    MountPath,
+    Sentence,
+    SmallCount,
+    VaultName,
+)
 
 _Proof = Annotated[Literal["lease", "login", "sessions"], FromText]
 
@@ -29,7 +37,7 @@ class SecretSchema(YamlModel):
     mount: MountPath
     path: Text
     method: Annotated[Literal["GET", "POST"], FromText] = "GET"
-    body: dict[str, object] = Field(default_factory=dict)
+    body: dict[FieldName, object] = Field(default_factory=dict)
     proof: _Proof = "lease"
     revocable: Boolean = True
     ceiling: Duration | None = None
