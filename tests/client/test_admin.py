@@ -293,6 +293,7 @@ def order(proven: int, matched: int, *waiting: str) -> dict[str, Any]:
         "order": 7,
         "matched": matched,
         "proven": proven,
+        "unrecorded": 0,
         "waiting": [
             {"id": one, "state": "revoking", "definition": "d", "last_problem": "still there\x1b"}
             for one in waiting
@@ -325,6 +326,16 @@ async def test_the_kill_switch_says_what_is_not_proven_in_time(admin: FakeAdmin)
     assert code == 1
     assert f"{TASK}  revoking  d  still there\N{REPLACEMENT CHARACTER}" in out
     assert admin.bodies[0]["all"] is True
+
+
+async def test_the_kill_switch_says_what_a_crash_would_forget(admin: FakeAdmin) -> None:
+    """While the ledger cannot be written the order stands in memory alone: the operator is told."""
+    admin.replies["/v1/admin/revoke"] = (202, {**order(0, 2, TASK), "unrecorded": 2})
+    admin.replies["/v1/admin/revoke/7"] = (200, order(2, 2))
+    code, _, err = await taskmint(admin.socket, "revoke", "--all")
+
+    assert code == 0
+    assert "2 of these ends are known to the daemon's memory alone" in err
 
 
 async def test_the_kill_switch_that_selects_nothing_says_so(admin: FakeAdmin) -> None:

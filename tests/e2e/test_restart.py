@@ -11,10 +11,12 @@ import pytest
 
 from taskmint.devstack.stack import Stack
 
-from e2e.ground import Workload, daemon_log, until_refused
+from e2e.ground import Workload, admin, daemon_log, until_refused
 from stack import DEAD_MAN
 
 pytestmark = pytest.mark.real
+
+NOBODY_ANSWERS = 3
 
 
 async def test_p8_a_planned_restart_keeps_task_user_and_open_session(
@@ -58,6 +60,29 @@ async def test_sigterm_revokes_when_told(stack: Stack, workload: Workload) -> No
             assert (await workload.query(task)).status == 0
             assert await daemon.stop() == 0, daemon_log(daemon)[-20:]
         assert (await workload.query(task)).status == 2, daemon_log(daemon)[-20:]
+
+
+async def test_p8_an_operators_order_is_answered_when_no_crash_can_undo_it(
+    stack: Stack, workload: Workload
+) -> None:
+    """Killed before its row: no answer, and the task lives. Answered, then killed: carried out."""
+    async with stack.daemon(TASKMINT_FAILPOINT="before_ending:1:kill") as daemon:
+        task = await workload.start()
+        code, said = await admin(stack, "revoke", "--all", "--timeout", "0.1")
+        assert code == NOBODY_ANSWERS, said
+    async with stack.daemon() as daemon:
+        assert (await workload.ask("GET", f"/v1/tasks/{task['id']}")).body["state"] == "active"
+        stack.bao.signal(signal.SIGSTOP)
+        try:
+            code, said = await admin(stack, "revoke", "--all", "--timeout", "0.1")
+            await daemon.kill()
+        finally:
+            stack.bao.signal(signal.SIGCONT)
+        assert (code, "0 of 1 proven" in said) == (1, True), said
+        await daemon.start()
+        shown = (await workload.ask("GET", f"/v1/tasks/{task['id']}?wait=20s")).body
+        assert (shown["state"], shown["end_cause"]) == ("revoked", "operator")
+        assert (await workload.query(task)).status == 2
 
 
 async def test_p12_a_crash_during_the_stop_is_logged_and_shows_in_the_status(

@@ -1,13 +1,16 @@
 """The kill switch: who is ended, who is not, and when it is proven (P4)."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from taskmint.errors import NotFound
+from taskmint.errors import Conflict, NotFound
 from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import TaskId
+from taskmint.ports import Event
+from taskmint.tasks.ending import LEDGER_RETRY_SECONDS
 from taskmint.tasks.operating import (
     ORDERS_REMEMBERED,
     Selector,
@@ -19,6 +22,7 @@ from taskmint.tasks.operating import (
 )
 from taskmint.tasks.task import EndedBy
 
+from fakes.ledger import MemoryLedger
 from tasks.world import REPORT, World, ask, caller
 
 WAIT = timedelta(seconds=20)
@@ -92,6 +96,66 @@ async def test_an_order_shows_what_is_not_proven_and_why() -> None:
         order = await service.operators.order(order.number, WAIT)
 
         assert (order.matched, order.proven) == (1, 1)
+
+
+async def test_p8_an_order_is_answered_when_a_crash_would_not_undo_it() -> None:
+    """Not before the row of each end is durable, however soon the revocation itself is done."""
+    world = World()
+    world.ledger.gates[TaskState.REVOKING] = asyncio.Event()
+    async with world.running() as service:
+        for _ in range(2):
+            await service.start(caller(), ask(), None)
+        asked = asyncio.create_task(service.operators.revoke(everything(), EndCause.OPERATOR, BY))
+        async with asyncio.timeout(20):
+            await world.ledger.held.wait()
+            await world.vault.quiet.wait()  # what was minted is gone already
+        assert not asked.done()
+        assert "ending" not in world.ledger.events()
+        world.ledger.gates[TaskState.REVOKING].set()
+        order = await asked
+
+        assert world.ledger.events().count("ending") == 2
+        assert (order.matched, order.unrecorded) == (2, 0)
+
+
+async def test_p7_an_order_that_the_ledger_cannot_take_is_carried_out_and_said() -> None:
+    """What only memory knows is counted; the row follows when the disk has room again."""
+    world = World()
+    world.vault.stubborn = True
+    async with world.running() as service:
+        await service.start(caller(), ask(), None)
+        world.ledger.full_at.add(Event.ENDING)
+        order = await service.operators.revoke(everything(), EndCause.OPERATOR, BY)
+        assert (order.matched, order.proven, order.unrecorded) == (1, 0, 1)
+        world.ledger.full_at.clear()
+        async with asyncio.timeout(2 * LEDGER_RETRY_SECONDS):
+            while "ending" not in world.ledger.events():
+                await asyncio.sleep(0.05)
+        assert (await service.operators.order(order.number, timedelta())).unrecorded == 0
+        world.vault.stubborn = False
+        await service.operators.order(order.number, WAIT)
+    assert world.vault.alive == set()
+
+
+@pytest.mark.parametrize("held", ["create_task_token", "mint"])
+async def test_p8_an_order_against_a_start_is_answered_at_once_and_stands(held: str) -> None:
+    """Without a row that makes it active nothing adopts it; should that row come, it says so."""
+    world = World()
+    world.vault.gates[held] = asyncio.Event()
+    async with world.running() as service:
+        started = asyncio.create_task(service.start(caller(), ask(), None))
+        await world.vault.until_called(held)
+        order = await service.operators.revoke(everything(), EndCause.OPERATOR, BY)
+        assert (order.matched, order.unrecorded) == (1, 0)
+        world.vault.gates[held].set()
+        with pytest.raises(Conflict):
+            await started
+        await service.operators.order(order.number, WAIT)
+    (active,) = (entry for entry in world.ledger.entries if entry.event is Event.ACTIVE)
+    crashed = World(ledger=MemoryLedger(entries=world.ledger.entries[:3]))
+    async with crashed.running() as service:
+        assert active.facts["cause"] == EndCause.OPERATOR
+        assert [view.cause for view in service.operators.overview()] == [EndCause.OPERATOR]
 
 
 async def test_an_order_is_forgotten_after_so_many_others() -> None:

@@ -59,11 +59,16 @@ class TaskDetailReply(OperatorTask):
 
 
 class OrderReply(BaseModel):
-    """How far an order to revoke has come; `waiting` are the first of those not proven yet."""
+    """
+    How far an order to revoke has come; `waiting` are the first of those not proven yet.
+
+    `unrecorded` counts ends that the ledger could not take: a crash before their proof undoes them.
+    """
 
     order: int
     matched: int
     proven: int
+    unrecorded: int
     waiting: list[OperatorTask]
 
 
@@ -150,6 +155,7 @@ def order_reply(view: OrderView) -> OrderReply:
         order=view.number,
         matched=view.matched,
         proven=view.proven,
+        unrecorded=view.unrecorded,
         waiting=[operator_task(task) for task in view.waiting],
     )
 

@@ -49,6 +49,12 @@ def revoke(
     cause = "external_signal" if signal else "operator"
     body = json.dumps({**chosen, "reason": reason, "cause": cause}).encode()
     begun = ask(socket, "POST", "/v1/admin/revoke", body=body)
+    if begun["unrecorded"]:
+        click.echo(
+            f"the ledger cannot be written: {begun['unrecorded']} of these ends are known to the"
+            " daemon's memory alone; give the order again if it crashes before they are proven",
+            err=True,
+        )
     order = _proven(socket, begun, time.monotonic() + timeout)
     show(order, output, _text)
     if order["proven"] < order["matched"]:

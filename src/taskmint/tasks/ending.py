@@ -102,10 +102,9 @@ class Ender:
         # write must not keep access alive (P7). The one writer keeps it before the row REVOKED.
         outside = self._outside
         outside.failpoints.reach(Failpoint.BEFORE_ENDING)
-        at = outside.clock.utcnow()
         await asyncio.gather(
             *(self.take_back(task, one) for one in task.revisions if one is not task.changing),
-            self._recorded(entries.ending(task, at)),
+            self._record_ending(task, entries.ending(task, outside.clock.utcnow())),
         )
         # What a change was minting meanwhile is taken back by that change.
         await task.changed.until(lambda: all(one.is_settled() for one in task.revisions))
@@ -142,6 +141,20 @@ class Ender:
             if recording.durable:
                 return
             await asyncio.sleep(LEDGER_RETRY_SECONDS)
+
+    async def _record_ending(self, task: Task, entry: Entry) -> None:
+        """Record it, later too: until then a crash would make a live task of it again."""
+        task.end_recorded = await self._recorded(entry)
+        task.changed.ring()
+        if not task.end_recorded:
+            self._work.start(self._record_ending_late(task, entry))
+
+    async def _record_ending_late(self, task: Task, entry: Entry) -> None:
+        while not (task.over or task.end_recorded):
+            await asyncio.sleep(LEDGER_RETRY_SECONDS)
+            if not task.over:  # else the row REVOKED says it all
+                task.end_recorded = await self._recorded(entry)
+        task.changed.ring()
 
     async def _recorded(self, entry: Entry) -> bool:
         try:

@@ -88,15 +88,19 @@ def active(task: Task, revision: Revision, at: datetime) -> Entry:
     handles: dict[str, Json] = {
         held.entitlement.name: held.revocable.id for held in revision.held if held.revocable
     }
+    facts: dict[str, Json]
     if revision.number > FIRST:
-        facts: dict[str, Json] = {
+        facts = {
             "revision": revision.number,
             "entitlements": entitlements,
             "deadline_boottime": revision.deadline,
             "expires_at": instant(revision.expires_at),
         }
         return Entry(Event.REVISION_ACTIVE, at, task.id, None, facts, handles)
-    return Entry(Event.ACTIVE, at, task.id, task.state, {"entitlements": entitlements}, handles)
+    facts = {"entitlements": entitlements}
+    if task.cause is not None:  # it ended meanwhile: a restart must not adopt it
+        facts["cause"] = task.cause.value
+    return Entry(Event.ACTIVE, at, task.id, task.state, facts, handles)
 
 
 def revision_failed(task: Task, revision: Revision, at: datetime, code: str) -> Entry:

@@ -1,10 +1,13 @@
 """What operators do to tasks, whoever started them: see them, end one, pull the kill switch."""
 
+import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from taskmint.errors import Code, NotFound
@@ -16,6 +19,7 @@ from taskmint.ports import Clock
 from .approving import Approving
 from .ending import Ender
 from .figures import Figures, Waiting, figures_of
+from .recording import LONGEST_APPEND
 from .register import Register
 from .requests import Request
 from .task import EndedBy, Task
@@ -63,11 +67,16 @@ def everything() -> Selector:
 
 @dataclass(frozen=True, slots=True)
 class OrderView:
-    """How far an order to revoke has come; `waiting` are the first of those not proven yet."""
+    """
+    How far an order to revoke has come; `waiting` are the first of those not proven yet.
+
+    `unrecorded` ends are in no ledger, because it cannot be written: a crash would forget them.
+    """
 
     number: int
     matched: int
     proven: int
+    unrecorded: int
     waiting: tuple[OperatorView, ...]
 
 
@@ -111,6 +120,7 @@ class Operators:
             return request_view(request, self._clock)
         task = await self._known(task_id)
         self._ender.end(task, EndCause.OPERATOR, by)
+        await task.changed.until(partial(_is_told, task))
         await task.changed.until(lambda: task.over, wait)
         return owners_view(task, self._clock, delivering=False)
 
@@ -119,9 +129,10 @@ class Operators:
         End every task that is selected, and every request that waits for an approval; what is
         ending already is waited for as well.
 
-        Returns the order's number without waiting for any proof. Raises Unavailable while the
-        ledger of before a restart has not been read; and when the end of a request could not be
-        written: all ends have begun then, and the same order, repeated, waits for them.
+        Returns, with the order's number, when a crash of the daemon would not undo it: when the row
+        of each end is durable, or the ledger has refused it. Ends begin at once, whatever it says.
+        Raises Unavailable while the ledger of before a restart has not been read; and when the end
+        of a request could not be written: the same order, repeated, waits for that.
         """
         await self._register.replayed()
         tasks = tuple(task for task in self._register if not task.over and select(task))
@@ -130,6 +141,10 @@ class Operators:
         await self._approving.cancel_all(select, cause, by)  # nothing stands for those in Vault
         order = next(self._numbers), tasks
         self._orders.append(order)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_APPEND.total_seconds()):
+                for task in tasks:
+                    await task.changed.until(partial(_is_told, task))
         return self._view(*order)
 
     async def order(self, number: int, wait: timedelta) -> OrderView:
@@ -156,5 +171,10 @@ class Operators:
 
     def _view(self, number: int, tasks: tuple[Task, ...]) -> OrderView:
         waiting = [task for task in tasks if not task.over]
+        unrecorded = sum(not task.outlasts_a_crash() for task in tasks)
         shown = tuple(operators_view(task, self._clock) for task in waiting[:SHOWN])
-        return OrderView(number, len(tasks), len(tasks) - len(waiting), shown)
+        return OrderView(number, len(tasks), len(tasks) - len(waiting), unrecorded, shown)
+
+
+def _is_told(task: Task) -> bool:
+    return task.outlasts_a_crash() is not None

@@ -100,6 +100,8 @@ def _named(task: Task, facts: Mapping[str, Any]) -> Revision | None:
 
 def _activate(task: Task, revision: Revision, entry: Entry, facts: Mapping[str, Any]) -> None:
     revision.held = tuple(_read_held(revision, entry, facts["entitlements"]))
+    if "cause" in facts:
+        task.cause = EndCause(facts["cause"])
     if revision.number > FIRST:
         revision.deadline = float(facts["deadline_boottime"])
         revision.expires_at = datetime.fromisoformat(facts["expires_at"])

@@ -96,6 +96,7 @@ class Task:
     cause: EndCause | None = None
     ended_by: EndedBy | None = None
     ended: float = 0.0
+    end_recorded: bool | None = None  # whether the row of its end is durable; None: not told yet
     revocation_seconds: float | None = None
     attempts_failed: int = 0
     last_problem: str = ""
@@ -154,6 +155,19 @@ class Task:
         if known.body != key.body:
             raise idempotency_mismatch()
         return True
+
+    def outlasts_a_crash(self) -> bool | None:
+        """
+        Whether its end, which has begun, would stand after a crash now; None while it is not known.
+
+        What is minted without an approval and has no row yet that makes it active is never adopted,
+        and that row will name the end (entries.active).
+        """
+        if self.over:
+            return True
+        if self.state is TaskState.MINTING:
+            return True if not self.current.held and not self.given.approved else None
+        return self.end_recorded
 
     def lives(self) -> bool:
         """Whether it is active and no end has come."""
