@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -19,14 +19,13 @@ from taskmint.canonical import digest
 from taskmint.identity.approver_keys import public_jwk
 
 from . import admin_socket
-from .admin_socket import EXIT_FINDING, ask, common, printable, table, understood
+from .admin_socket import EXIT_FINDING, ask, common, understood
 from .approval_signing import encode, signed, signing_key, statement
+from .approval_text import done_text, list_text, show_text
 from .tasks import task_id
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_DIGEST_SHOWN: Final = 16
-_HEAD: Final = ("TASK", "STATE", "DEFINITION", "CALLER", "TICKET", "APPROVED", "UNTIL")
 _mount = click.option("--mount", default="transit", show_default=True, help="Where transit is.")
 
 
@@ -40,16 +39,16 @@ def approvals() -> None:
 def list_(socket: str, output: str) -> None:
     """List what waits."""
     reply = ask(socket, "GET", "/v1/admin/approvals")
-    admin_socket.show(reply, output, _list_text)
+    admin_socket.show(reply, output, list_text)
 
 
 @approvals.command()
 @common
 @click.argument("task", metavar="TASK_ID", callback=task_id)
 def show(socket: str, output: str, task: str) -> None:
-    """Tell who asks for what, why, for how long, and what of it is unusual for them."""
+    """Tell everything that is signed: who, what exactly, why, how long; and what is unusual."""
     reply = ask(socket, "GET", f"/v1/admin/approvals/{task}")
-    admin_socket.show(reply, output, _show_text)
+    admin_socket.show(reply, output, show_text)
 
 
 def _saying(command: Command) -> Command:
@@ -146,7 +145,7 @@ def _say(outcome: str, *, socket: str, output: str, task: str, **how: Any) -> No
     reply = ask(socket, "GET", f"/v1/admin/approvals/{task}")
     with understood():
         shown = _checked(reply)
-        text = _show_text(reply)
+        text = show_text(reply)
     said = statement(task, shown, outcome, int(time.time()) + how["valid"] * 60)
     if how["only_print"]:
         click.echo(json.dumps(said, sort_keys=True, separators=(",", ":")))
@@ -157,7 +156,7 @@ def _say(outcome: str, *, socket: str, output: str, task: str, **how: Any) -> No
     if how["local"]:
         body = {name: said[name] for name in ("task", "scope_digest", "policy_digest", "outcome")}
         answer = ask(socket, "POST", "/v1/admin/approvals/local", body=json.dumps(body).encode())
-        admin_socket.show(answer, output, _done_text)
+        admin_socket.show(answer, output, done_text)
         return
     _bring(socket, output, signed(said, signing_key(how["key"], how["mount"])))
 
@@ -165,7 +164,7 @@ def _say(outcome: str, *, socket: str, output: str, task: str, **how: Any) -> No
 def _bring(socket: str, output: str, text: str) -> None:
     body = json.dumps({"statement": text}).encode()
     answer = ask(socket, "POST", "/v1/admin/approvals", body=body)
-    admin_socket.show(answer, output, _done_text)
+    admin_socket.show(answer, output, done_text)
 
 
 def _checked(reply: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -175,60 +174,3 @@ def _checked(reply: Mapping[str, Any]) -> Mapping[str, Any]:
         click.echo("taskmint: the digest is not that of the plan: nothing was signed", err=True)
         sys.exit(EXIT_FINDING)
     return shown
-
-
-def _list_text(reply: Mapping[str, Any]) -> str:
-    rows = [
-        (
-            one["id"],
-            one["state"],
-            one["definition"],
-            one["approval"]["plan"]["caller"]["spiffe_id"],
-            one["approval"]["plan"]["ticket"] or "",
-            f"{one['approval']['given']} of {one['approval']['quorum']}",
-            one["approval"]["until"],
-        )
-        for one in reply["requests"]
-    ]
-    return table([_HEAD, *rows]) if rows else "nothing waits for an approval"
-
-
-def _show_text(reply: Mapping[str, Any]) -> str:
-    shown, unusual = reply["approval"], reply["unusual"]
-    plan, scope = shown["plan"], shown["plan"]["scope"]
-    caller = plan["caller"]
-    touches = [
-        ("touches" if not at else "", f"{item['method']} {item['mount']}/{item['path']}")
-        for at, item in enumerate(scope["entitlements"].values())
-    ]
-    news = [("NEW", f"{request}: never given to it before") for request in unusual["never"]]
-    known = [("usual", f"{name}: {count} times") for name, count in unusual["before"].items()]
-    values = {**plan["parameters"], **{f"context.{k}": v for k, v in plan["context"].items()}}
-    return table(
-        [
-            ("task", f"{reply['id']}, {reply['state']}"),
-            ("who", f"{caller['spiffe_id']}, uid {caller['uid']}, by {caller['method']}"),
-            ("what", plan["definition"]),
-            *(("with", f"{name} = {value}") for name, value in sorted(values.items())),
-            ("why", plan["purpose"] or "(no purpose given)"),
-            ("ticket", plan["ticket"] or "(none)"),
-            ("for", f"{scope['lifetime_seconds']:g} s"),
-            *touches,
-            ("history", f"{unusual['starts']} starts since the daemon started"),
-            *news,
-            *known,
-            ("needs", f"{shown['quorum']} of {', '.join(shown['approvers'])}"),
-            ("approved", ", ".join(reply["approved_by"]) or "by nobody yet"),
-            ("until", shown["until"]),
-            ("plan", str(shown["scope_digest"])[:_DIGEST_SHOWN]),
-            ("policy", str(shown["policy_digest"])[:_DIGEST_SHOWN]),
-            *((("over", shown["why"]),) if shown["why"] else ()),
-        ]
-    )
-
-
-def _done_text(reply: Mapping[str, Any]) -> str:
-    shown = reply["approval"]
-    return printable(
-        f"{reply['id']}: {reply['state']}, {shown['given']} of {shown['quorum']} have approved"
-    )
