@@ -104,6 +104,48 @@ def test_a_definition_is_described_whole() -> None:
     }
 
 
+def test_each_kind_of_entitlement_is_described_whole() -> None:
+    """With how long it lives, whose key it takes, and what its own policy says."""
+    signs = "pki: {mount: p, role: r, operation: sign, common_name: x, ttl: 10m}"
+    paths = "token: {paths: [{path: 'kv/{region}', capabilities: [read]}], ttl: 5m, num_uses: 2}"
+    key, token = (load(scope_of(text)).definitions["report"] for text in (signs, paths))
+
+    assert describe(key)["scope"] == {
+        "warehouse": {
+            "kind": "pki",
+            "mount": "p",
+            "path": "sign/r",
+            "method": "POST",
+            "body": {"common_name": "x", "ttl": "10m"},
+            "proof": "lease",
+            "revocable": False,
+            "ceiling": "10m",
+            "key_field": "csr",
+        }
+    }
+    assert describe(token)["scope"] == {
+        "warehouse": {
+            "kind": "token",
+            "mount": "auth/token",
+            "path": "create/taskmint-hand-report.warehouse",
+            "method": "POST",
+            "body": {"policies": "taskmint-hand-report.warehouse", "ttl": "5m", "num_uses": 2},
+            "proof": "lease",
+            "revocable": True,
+            "ceiling": "5m",
+            "key_field": None,
+            "acl": (
+                'path "kv/{region}" {\n'
+                '  capabilities = ["read"]\n'
+                "  allowed_parameters = {\n"
+                '    "*" = []\n'
+                "  }\n"
+                "}\n"
+            ),
+        }
+    }
+
+
 def test_the_terms_name_every_way_window_and_approver() -> None:
     """Joined as a person would."""
     assert list(terms_of(load(EVERYTHING).definitions["all"])) == [

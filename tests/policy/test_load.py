@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.asking import REPORT, REPOSITORY, findings, load
+from taskmint.canonical import digest
 from taskmint.config import DEFAULT_CLASSES
 from taskmint.errors import ConfigError
 from taskmint.model.scope import BindKind, EntitlementKind, ProofLevel
@@ -165,6 +166,20 @@ def test_the_digest_is_of_the_meaning() -> None:
     ):
         digests.add(load(changed(old, new, MINIMAL)).digest)
     assert len(digests) == 13
+
+
+def test_the_digest_is_of_one_form() -> None:
+    """Ledgers and approvals hold it: a release that changed the form would void them all."""
+    shadow = REPORT.split("tasks:\n")[1].replace("report:", "report.shadow:\n    shadow: true")
+    policy = load(REPORT + shadow)
+
+    assert policy.digest == digest(
+        {
+            "version": 1,
+            "tasks": {"report": describe(policy.definitions["report"])},
+            "shadows": {"report": describe(policy.shadows["report"])},
+        }
+    )
 
 
 def test_the_description_of_a_definition_leaves_nothing_out() -> None:

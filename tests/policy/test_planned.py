@@ -89,6 +89,24 @@ def test_each_database_role_is_expected_with_the_strictest_of_its_users(plan: Pl
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "permitted"),
+    [
+        ("pki/issue/web", {"common_name": "x", "ttl": "3m"}, True),
+        ("pki/issue/web", {"common_name": "y", "ttl": "3m"}, False),
+        ("pki/issue/web", {"common_name": "x"}, False),
+        ("ssh/sign/ops", {"valid_principals": "x", "ttl": "9s", "public_key": "ssh-rsa A"}, True),
+        ("ssh/sign/ops", {"valid_principals": "y", "ttl": "9s", "public_key": "ssh-rsa A"}, False),
+        ("ssh/sign/ops", {"valid_principals": "x", "ttl": "9s"}, False),
+    ],
+)
+def test_a_key_and_what_is_left_of_the_task_may_be_any(
+    plan: Plan, path: str, body: dict[str, Any], *, permitted: bool
+) -> None:
+    """Both are known only when it is minted; the rest of a request is what the policy says."""
+    assert plan.permits_task("taskmint-task-a.eu", "POST", path, body) is permitted
+
+
 def test_a_role_that_is_written_for_a_task_is_known_whole(plan: Plan) -> None:
     """Where, over which connection, how its name begins, and everything that is written."""
     eu, us = plan.task_roles

@@ -48,6 +48,7 @@ def test_a_shared_role_with_two_intervals_is_refused(first: str, second: str) ->
         ("creds/{e}", "creds/z"),
         ("creds/{n}", "roles/{n}"),
         ("creds/{n}", "creds/{n}/x"),
+        ("creds/{n}/x", "creds/{n}"),
         ("{n}/x", "creds/y"),
     ],
 )
@@ -66,6 +67,25 @@ def test_equal_intervals_may_share() -> None:
             )
         )
     )
+
+
+def test_a_difference_elsewhere_is_none_here() -> None:
+    """Two that agree share a role, whatever a third has beside it."""
+    load(policy(("a", "20s", "creds/{n}"), ("b", "20s", "creds/x"), ("c", "30s", "roles/{n}")))
+
+
+@pytest.mark.parametrize(
+    "entitlement",
+    [
+        "secret: {mount: kv, path: data/app, revocable: false}",
+        "ssh: {mount: ssh, role: otp, operation: otp, ip: 10.0.0.1}",
+        "pki: {mount: pki, role: web, common_name: x, ttl: 10m, proof: crl}",
+    ],
+)
+def test_only_leases_of_a_role_have_its_default_ttl(entitlement: str) -> None:
+    """What has no lease, or a TTL that is asked for, may be shared with any intervals."""
+    text = policy(("a", "20s", "x"), ("b", "30s", "x"))
+    load(text.replace("secret: {mount: db, path: 'x'}", entitlement))
 
 
 def test_tokens_have_roles_of_their_own() -> None:

@@ -158,6 +158,11 @@ def test_unknown_parameters_stay_inside_their_segment() -> None:
     assert made.permits_task(policy, "GET", "kv/creds/any", None)
     assert not made.permits_task(policy, "GET", "kv/creds/any/more", None)
     assert made.permits_task(policy, "GET", "kv/creds/taskmint-probe-any", None)
+    assert [rule.path for rule in made.policies[policy].rules] == [
+        "auth/token/revoke-self",
+        "kv/creds/+",
+        "kv/issue/+",
+    ]
     assert made.permits_task(policy, "POST", "kv/issue/x", {"path": "teams/a", "size": 5})
     assert not made.permits_task(policy, "POST", "kv/issue/x", {"path": "root", "size": 5})
     assert made.database_roles == ()

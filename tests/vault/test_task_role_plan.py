@@ -107,6 +107,8 @@ def test_the_predicate_is_as_narrow(plan: Plan) -> None:
     assert permits("POST", path, eu.fields)
     assert permits("DELETE", path, None)
     assert permits("LIST", "warehouse/roles", None)
+    probe = "warehouse/creds/taskmint-probe-db.tasks"
+    assert plan.permits_task("taskmint-task-keeper.eu", "GET", probe, None)
     assert permits("DELETE", "warehouse/roles/taskmint-db-former.x.y", None)
     for method, other, body in (
         ("POST", path, us.fields),

@@ -10,6 +10,7 @@ from taskmint.model.scope import ACL_POLICIES, Entitlement, EntitlementKind, Jso
 from .acl import Capability, Rule, Values
 from .enumerate import EnumeratedDefinition
 from .names import DATABASE_PREFIX, HAND_PREFIX
+from .template import ANY_SEGMENT
 
 PROBE_PREFIX: Final = "taskmint-probe-"
 # Of a role that exists for one task nothing is left when it is probed: its connection has a probe.
@@ -33,9 +34,9 @@ def probe_path(entitlement: Entitlement) -> str | None:
         connection = entitlement.body["db_name"]
         return f"{entitlement.mount}/creds/{CONNECTION_PROBE_PREFIX}{connection}"
     role = entitlement.path.removeprefix("creds/")
-    # A role that is known only at run time stands as `+` in the plan; its probe can be any.
-    name = "*" if role == "+" else role
-    return f"{entitlement.mount}/creds/{PROBE_PREFIX}{name}"
+    if role == ANY_SEGMENT:  # known only at run time; who may read any role may read any probe
+        return None
+    return f"{entitlement.mount}/creds/{PROBE_PREFIX}{role}"
 
 
 def task_rules(definitions: Iterable[EnumeratedDefinition]) -> dict[str, tuple[Rule, ...]]:
