@@ -160,7 +160,7 @@ def _walk(root: _Branch, segments: tuple[str, ...]) -> Match | None:
     while True:
         while branch is not None and at < len(segments):
             if branch.rest is not None:
-                later.append((None, branch.rest, 0))
+                later.append((None, branch.rest, at))
             literal = branch.literals.get(segments[at]) if branch.literals else None
             at += 1
             if literal is not None:
