@@ -281,6 +281,12 @@ class Vault(Protocol):
     async def probe(self, request: TokenRequest, entitlement: Entitlement) -> ProbeResult:
         """Terminate and count the sessions of the task's users through the mount's probe role."""
 
+    async def own_clock(self, entitlement: Entitlement) -> timedelta | None:
+        """
+        How long an account of this entitlement's standing role works at most, unrenewed, if Vault
+        never revokes it; None when it has no such clock, or nobody can say.
+        """
+
     async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
         """Fetch the issuer's revocation list; True only when it names the certificate."""
 

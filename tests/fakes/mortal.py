@@ -112,6 +112,11 @@ class Mortal:
         await self.there()
         return await self.vault.probe(request, entitlement)
 
+    async def own_clock(self, entitlement: Entitlement) -> timedelta | None:
+        """Read the role."""
+        await self.there()
+        return await self.vault.own_clock(entitlement)
+
     async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
         """Look at the revocation list."""
         await self.there()

@@ -63,6 +63,7 @@ class FakeVault:
     unlisted: int = 0  # how often a certificate is not on the revocation list yet
     certificates_end: datetime = _NEVER
     lives: dict[str, timedelta] = field(default_factory=dict)  # of entitlements, if not `ttl`
+    clocks: dict[str, timedelta | None] = field(default_factory=dict)  # what ends accounts
     fixed: dict[str, datetime] = field(default_factory=dict)  # when leases that none renews end
     bodies: dict[str, dict[str, Json]] = field(default_factory=dict)  # what was minted with
     ceilings: dict[str, timedelta | None] = field(default_factory=dict)  # and held to
@@ -192,6 +193,11 @@ class FakeVault:
         seen = self.sessions
         self.sessions = max(0, seen - 1)
         return ProbeResult(sessions=seen, roles=self.undroppable)
+
+    async def own_clock(self, entitlement: Entitlement) -> timedelta | None:
+        """As told, or a second, which no dead-man interval is shorter than."""
+        await self._called("own_clock")
+        return self.clocks.get(entitlement.name, timedelta(seconds=1))
 
     async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
         """Say no as often as told, then yes."""

@@ -57,7 +57,11 @@ tasks:
       warehouse: {secret: {mount: database, path: "creds/orders-ro-{region}"}}
       archive: {secret: {mount: kv, path: "data/archive"}}
       books:
-        database: {mount: database, connection: tasks, creation: [a], revocation: [b]}
+        database:
+          mount: database
+          connection: tasks
+          creation: ["VALID UNTIL '{{expiration}}'"]
+          revocation: [b]
 """
 NARROW: Final = WIDE.replace("enum: [eu, us]", "enum: [eu]")
 

@@ -1,5 +1,6 @@
 """A task service among fakes that behave, and callers for it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -109,6 +110,12 @@ class World:
             notifier=self.notifier,
             tickets=self.tickets,
         )
+
+    async def seen_problem(self, service: TaskService, beginning: str) -> None:
+        """Wait until the one task that is not over tells of this problem."""
+        async with asyncio.timeout(10):
+            while not service.operators.overview()[0].last_problem.startswith(beginning):
+                await asyncio.sleep(0.01)  # it is a text that nobody rings a bell for
 
     @asynccontextmanager
     async def running(

@@ -137,6 +137,8 @@ class FakeVaultServer:
         ):
             if path.startswith(prefix):
                 return answer(path.removeprefix(prefix), body)
+        if "/roles/" in path:
+            return self._database_role()
         return self._make_lease(path, str(token))
 
     def _policy(self, name: str, body: dict[str, Any]) -> web.Response:
@@ -148,6 +150,11 @@ class FakeVaultServer:
         del body
         role = self.roles.get(name)
         return errors(404) if role is None else web.json_response({"data": role})
+
+    def _database_role(self) -> web.Response:
+        creation = "CREATE ROLE x VALID UNTIL '{{expiration}}'"
+        data = {"default_ttl": self.life, "creation_statements": [creation]}
+        return web.json_response({"data": data})
 
     def _make_token(self, policies: list[str]) -> web.Response:
         number = next(self.numbers)

@@ -89,7 +89,10 @@ def test_the_daemon_reads_no_secret(whole: Plan) -> None:
     assert not {rule.path for rule in own} & minting
     wild = [rule for rule in own if "*" in rule.path or "+" in rule.path]
     assert wild == [Rule("warehouse/roles/taskmint-db-*", ("delete",), {})]
-    assert {rule.path.split("/")[0] for rule in own if rule not in wild} == {"auth", "sys"}
+    others = [rule for rule in own if rule not in wild and rule.path[:4] not in {"auth", "sys/"}]
+    assert others == [
+        Rule(f"warehouse/roles/orders-ro-{region}", ("read",), {}) for region in ("eu", "us")
+    ]
 
 
 def test_equal_policies_have_equal_plans(whole: Plan) -> None:
@@ -203,6 +206,24 @@ def test_what_was_written_for_a_task_is_deleted_after_its_definition_went(whole:
                   if item.name == "taskmint-daemon")  # fmt: skip
         deletes = {rule.path for rule in own.rules if "delete" in rule.capabilities}
         assert deletes == {"kv/roles/taskmint-db-*"} | ({policies} if there else set())
+
+
+def test_the_clock_of_a_former_role_can_still_be_read(whole: Plan) -> None:
+    """
+    In the process whatever the mount; on the server only the roles of the plan's own leases.
+
+    It tells how long an account works whose mint was not answered, and makes nothing.
+    """
+    for mount in ("warehouse", "team/warehouse"):
+        assert whole.permits_daemon("GET", f"{mount}/roles/former", None)
+        assert not whole.permits_daemon("GET", f"{mount}/creds/former", None)
+    post = replace(secret("creds/posted"), method="POST")
+    no_lease = secret("creds/static", revocable=False)
+    one = definition("d", secret("creds/x"), secret("creds/a/b"), secret("apps/x"), post, no_lease)
+    rules = plan_of((one,), PlanSettings()).policies["taskmint-daemon"].rules
+    assert [
+        rule.path for rule in rules if rule.capabilities == ("read",) and "kv/" in rule.path
+    ] == ["kv/roles/x"]
 
 
 def test_a_certificate_of_a_former_mount_is_still_looked_for(whole: Plan) -> None:

@@ -117,7 +117,7 @@ def test_the_predicate_is_as_narrow(plan: Plan) -> None:
         ("POST", path, {"db_name": "tasks"}),
         ("POST", EU, eu.fields),
         ("POST", f"{path}/x", eu.fields),
-        ("GET", path, None),
+        ("GET", f"{path}/x", None),
         ("DELETE", path, {"x": 1}),
         ("DELETE", "warehouse/roles/orders-ro-eu", None),
         ("DELETE", "warehouse/roles/taskmint-db-x/y", None),

@@ -6,7 +6,7 @@ tasks that defend themselves (tests/vault/test_statements.py). Nothing here talk
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 # A token's display name reaches a database plugin as `token-<name>`; task tokens are named
@@ -124,9 +124,8 @@ END
 $taskmint$
 """
 
-_CREATION_NEEDS: Final = (
-    (r"VALID\s+UNTIL\s+'\{\{expiration\}\}'", "sets no VALID UNTIL '{{expiration}}' (P6)"),
-)
+_EXPIRES: Final = r"VALID\s+UNTIL\s+'\{\{expiration\}\}'"
+_CREATION_NEEDS: Final = ((_EXPIRES, "sets no VALID UNTIL '{{expiration}}' (P6)"),)
 _CREATION_MUST_NOT: Final = (
     (r"(?<!NO)\b(?:SUPERUSER|CREATEROLE|CREATEDB|REPLICATION|BYPASSRLS)\b", "gives {}"),
     (
@@ -149,6 +148,11 @@ _REVOCATION_NEEDS: Final = (
     (r"\bEXCEPTION\b", "lets a failing DROP ROLE roll the disabled login back"),
     (r"\bIF\s+(?:NOT\s+)?EXISTS\b", "fails when the account is already gone"),
 )
+
+
+def expires_by_itself(creation: Iterable[str]) -> bool:
+    """Say whether a role's accounts are refused at their lease's end, whatever Vault does then."""
+    return re.search(_EXPIRES, "\n".join(creation), re.IGNORECASE) is not None
 
 
 def lint_creation(statements: Sequence[str]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from .plan_objects import (
     TokenRole,
 )
 from .plan_rules import (
+    clock_rules,
     crl_rules,
     daemon_rules,
     engine_mounts,
@@ -58,7 +59,8 @@ def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSetting
     by_policy = task_rules(definitions)
     roles = _token_roles(definitions)
     leftovers = leftover_rules(definitions, namespace=settings.namespace is not None)
-    own = _daemon_policies(definitions, [*leftovers, *read_rules(by_policy, roles)])
+    reads = [*clock_rules(definitions), *read_rules(by_policy, roles)]
+    own = _daemon_policies(definitions, [*leftovers, *reads])
     policies = {name: _policy(name, rules) for name, rules in by_policy.items()}
     if clash := own.keys() & policies.keys():
         raise ValueError(f"{min(clash)} is the daemon's own policy")

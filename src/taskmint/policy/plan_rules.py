@@ -39,6 +39,14 @@ def probe_path(entitlement: Entitlement) -> str | None:
     return f"{entitlement.mount}/creds/{PROBE_PREFIX}{role}"
 
 
+def standing_role(entitlement: Entitlement) -> str | None:
+    """Return the path of the role whose credentials an entitlement reads, where it is one's."""
+    operation, _, name = entitlement.path.partition("/")
+    if entitlement.kind is not EntitlementKind.SECRET or entitlement.method != "GET":
+        return None
+    return f"{entitlement.mount}/roles/{name}" if operation == "creds" and "/" not in name else None
+
+
 def task_rules(definitions: Iterable[EnumeratedDefinition]) -> dict[str, tuple[Rule, ...]]:
     """List each task policy's rules, one for each entitlement: what the predicate is held to."""
     found: dict[str, tuple[Rule, ...]] = {}
@@ -144,15 +152,29 @@ def leftover_rules(definitions: Iterable[EnumeratedDefinition], *, namespace: bo
     return [Rule(path, ("delete",), {}) for path in paths]
 
 
+def clock_rules(definitions: Iterable[EnumeratedDefinition]) -> list[Rule]:
+    """
+    Let the roles be read that make leases: how long their accounts work by themselves, no secret.
+
+    It is asked when the answer to a mint was lost. Nothing is refused while the server lacks this.
+    """
+    roles = (standing_role(item) for item in entitlements_of(definitions) if item.revocable)
+    return [
+        Rule(path, ("read",), {}) for path in sorted({path for path in roles if path is not None})
+    ]
+
+
 def take_back_rules() -> list[Rule]:
     """
     List what the daemon sends although its policies may not say so.
 
-    A lease of a mount that the policy no longer names is still looked up and taken back, and what
-    was written for a task is deleted. While the server refuses that, the task stays `revoking`.
+    A lease of a mount that the policy no longer names is still looked up and taken back, its role
+    is read (`clock_rules`), and what was written for a task is deleted. While the server refuses
+    that, the task stays `revoking`.
     """
     roles = [f"{mount}/roles/{DATABASE_PREFIX}*" for mount in _ANY_MOUNT]
     return [
+        *(Rule(f"{mount}/roles/+", ("read",), {}) for mount in _ANY_MOUNT),
         *(Rule(path, ("delete",), {}) for path in (*roles, f"{ACL_POLICIES}/{HAND_PREFIX}*")),
         _whole("sys/leases/revoke", {"lease_id": (), "sync": (True,)}),
         _whole("sys/leases/lookup", {"lease_id": ()}),

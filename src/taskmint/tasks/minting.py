@@ -55,7 +55,7 @@ class Minter:
         Raises Unavailable or BackendFailed; and before the first step LimitExceeded, or
         Conflict(task_ended) when the task has ended while it waited.
 
-        Afterwards, also after a failure, the revision's `token`, `held`, `written` and
+        Afterwards, also after a failure, the revision's `token`, `held`, `written`, `unheard` and
         `unheard_since` say everything that may have to be taken back.
         """
         async with self._queue.place(mounts_of(revision.scope)):
@@ -134,6 +134,7 @@ class Minter:
                 problem = problem or answer
                 if not getattr(answer, "created_nothing", False):
                     revision.unheard_since = self._clock.boottime()
+                    revision.unheard |= {item.name}
                 continue
             minted[item.name] = _with_warning(answer, revision)
             held.append(_held(item, answer))

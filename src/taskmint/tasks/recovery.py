@@ -134,11 +134,14 @@ class Recovery:
     def _note_unheard(self, task: Task, *, all_of_it: bool) -> None:
         """
         Of an incomplete revision, a token or a lease may have been made without a row; of any
-        revision, with a row that cannot be read any more.
+        revision, with a row that cannot be read any more. No lease before the accessor's row.
         """
         for revision in task.revisions:
-            if all_of_it or not revision.works():
-                revision.unheard_since = self.outside.clock.boottime()
+            if not all_of_it and revision.works():
+                continue
+            revision.unheard_since = self.outside.clock.boottime()
+            if all_of_it or revision.token is not None:
+                revision.unheard = frozenset(item.name for item in revision.scope.entitlements)
 
     def _take_back(self, task: Task) -> None:
         self._know(task)

@@ -47,8 +47,9 @@ class Revision:
     held: tuple[Held, ...] = ()
     written: frozenset[str] = frozenset()
     # When the last creating call went without a clear answer: a token without a known accessor,
-    # or a lease without a known id, may exist, and only the server's own clocks bound it.
+    # or a lease without a known id, may exist; of these entitlements, a lease.
     unheard_since: float | None = None
+    unheard: frozenset[str] = frozenset()
     guaranteed_until: float = 0.0
     lapses_at: float = NEVER
     warn_at: float = NEVER

@@ -9,7 +9,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
 from typing import Final
 
 from taskmint.errors import BackendFailed, Unavailable
@@ -19,18 +18,16 @@ from taskmint.ports import ProbeResult, Revocable
 
 from .attempts import Attempts
 from .jitter import between
-from .lanes import TOKENS, Lanes, mount_of
+from .lanes import Lanes, mount_of
 from .outside import Outside, Settings
 from .revision import Held, Revision
 from .task import Task
 from .tokens import token_request
+from .unheard import Unheard
 
 PARALLEL_REVOCATIONS: Final = 16  # for each mount
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 30.0
-# What was made without our hearing of it is renewed by nobody, so the server ends it one dead-man
-# interval later, and the database refuses its login at lease TTL + 5 s (VALID UNTIL).
-UNHEARD_MARGIN: Final = timedelta(seconds=5)
 
 
 class Revoker:
@@ -50,6 +47,7 @@ class Revoker:
         self._lanes = Lanes(PARALLEL_REVOCATIONS)
         self._unproven = unproven
         self._hurried = asyncio.Event()
+        self._unheard = Unheard(outside, unproven, self._hurried)
         self.attempts = Attempts()
 
     def hurry(self) -> None:
@@ -67,7 +65,7 @@ class Revoker:
         4. what was written for this revision alone: no lease could be renewed without, so not
            before (decisions.md 2); revoking needs it no more, and a mint that comes late fails;
         5. a creating call went without an answer: revoking the token only queues what it owns,
-           and without an id nothing can be looked up, so wait until the server's clocks end it.
+           and without an id nothing can be looked up, so wait for clocks (unheard.py).
 
         False when the daemon stops before these have: then nothing but waiting is left to do, and
         the next start does it.
@@ -84,7 +82,7 @@ class Revoker:
             self._failpoints.reach(Failpoint.AFTER_DELETE)
         if revision.unheard_since is None:
             return True
-        return await self._outwait(revision, revision.unheard_since)
+        return await self._unheard.outwait(task, revision, revision.unheard_since)
 
     async def _item(self, task: Task, revision: Revision, held: Held) -> None:
         if held.revocable is None:
@@ -192,15 +190,3 @@ class Revoker:
                 attempts=task.attempts_failed,
             )
         return False
-
-    async def _outwait(self, revision: Revision, since: float) -> bool:
-        self._unproven[TOKENS] += 1
-        try:
-            lapses = since + (revision.scope.dead_man + UNHEARD_MARGIN).total_seconds()
-            while (left := lapses - self._clock.boottime()) > 0:
-                if self._hurried.is_set():
-                    return False
-                await self._is_hurried(min(left, 1.0))  # what has lapsed by then is proven
-        finally:
-            self._unproven[TOKENS] -= 1
-        return True

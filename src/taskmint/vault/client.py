@@ -23,7 +23,7 @@ from taskmint.model.scope import Entitlement, Ephemeral, Json
 from taskmint.model.task_id import parse_revision_name
 from taskmint.policy.database import PROBE_ANSWER
 from taskmint.policy.plan_objects import Plan
-from taskmint.policy.plan_rules import probe_path
+from taskmint.policy.plan_rules import probe_path, standing_role
 from taskmint.ports import (
     Minted,
     ProbeResult,
@@ -38,6 +38,7 @@ from taskmint.ports import (
 from .breaker import Breaker
 from .bulkhead import Bulkhead, Purpose
 from .certificates import lists
+from .clocks import account_clock
 from .drift import DriftWatch, too_wide
 from .http import MAX_LIST_BYTES, Door, OutsidePlan, Transport
 from .login import FetchCertificate, FetchSvid, login_method, no_certificate
@@ -274,6 +275,22 @@ class VaultClient:
                 fix="run `taskmint vault apply`",
             )  # fmt: skip
         raise failure(reply, "counting sessions")
+
+    async def own_clock(self, entitlement: Entitlement) -> timedelta | None:
+        """
+        Read the role: its accounts' VALID UNTIL is their lease's first end, that of `default_ttl`.
+
+        Where the role leaves that to the mount, nobody says how long it is.
+        """
+        path = standing_role(entitlement)
+        if path is None:
+            return None
+        reply = await self._own(
+            entitlement.mount, VaultCall.LOOK_UP, lambda door: door.get(f"/v1/{path}")
+        )
+        if reply.meaning not in {Meaning.DONE, Meaning.ABSENT}:
+            raise failure(reply, f"reading {path}")
+        return account_clock(reply.part("data"))
 
     async def is_listed(self, entitlement: Entitlement, serial: str) -> bool:
         """

@@ -1,12 +1,23 @@
 """What Vault says of times and lists, read for comparing with the plan: pure."""
 
+from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 from taskmint.model.scope import Json
+from taskmint.policy.database import expires_by_itself
 
 from .live import Fields
 
 SYSTEM_MAX_TTL: Final = 32 * 24 * 3600  # Vault's own default, 768 h
+
+
+def account_clock(role: Mapping[str, Json]) -> timedelta | None:
+    """Say when the database itself refuses a role's unrenewed accounts; None when it never does."""
+    life = seconds(role.get("default_ttl"))
+    if life <= 0 or not expires_by_itself(texts(role.get("creation_statements"))):
+        return None
+    return timedelta(seconds=life)
 
 
 def longest_lease(mount: Fields) -> int:
