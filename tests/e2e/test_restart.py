@@ -16,7 +16,8 @@ from stack import DEAD_MAN
 
 pytestmark = pytest.mark.real
 
-NOBODY_ANSWERS = 3
+ACCEPTED = 202
+NOBODY_ANSWERS = 3  # of a command
 
 
 async def test_p8_a_planned_restart_keeps_task_user_and_open_session(
@@ -112,6 +113,25 @@ async def test_p4_a_stop_that_could_not_revoke_does_not_exit_with_0(
                 stack.bao.signal(signal.SIGCONT)
             await daemon.start()
             await until_refused(workload, task, timedelta(seconds=5))
+
+
+async def test_p8_a_stop_is_short_while_vault_is_silent(stack: Stack, workload: Workload) -> None:
+    """What it does not prove is the next start's: no stop waits 30 s for a Vault that hangs."""
+    async with stack.daemon() as daemon:
+        task = await workload.start()
+        stack.bao.signal(signal.SIGSTOP)
+        try:
+            ending = asyncio.create_task(workload.end(task))
+            await asyncio.sleep(0.3)
+            async with asyncio.timeout(15):
+                assert await daemon.stop() == 0
+            assert (await ending).status == ACCEPTED
+        finally:
+            stack.bao.signal(signal.SIGCONT)
+        assert "left_to_the_next_start" in {line["event"] for line in daemon_log(daemon)}
+        await daemon.start()
+        shown = (await workload.ask("GET", f"/v1/tasks/{task['id']}?wait=20s")).body
+        assert (shown["state"], shown["end_cause"]) == ("revoked", "succeeded")
 
 
 async def test_p5_offline_the_database_refuses_by_itself_when_vault_is_away(

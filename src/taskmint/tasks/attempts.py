@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 
@@ -24,21 +24,28 @@ class Attempts:
     """
 
     def __init__(self) -> None:
-        self._began: dict[int, tuple[str, float]] = {}
+        self._began: dict[int, tuple[str, float, asyncio.Timeout]] = {}
         self._numbers = itertools.count()
 
-    @contextmanager
-    def under_way(self, mount: str) -> Iterator[None]:
-        """Count an attempt for as long as the block takes."""
+    @asynccontextmanager
+    async def under_way(self, mount: str, at_most: float | None) -> AsyncIterator[None]:
+        """Count an attempt for as long as the block takes. Raises TimeoutError."""
         number = next(self._numbers)
-        self._began[number] = mount, asyncio.get_running_loop().time()
-        try:
-            yield
-        finally:
-            del self._began[number]
+        async with asyncio.timeout(at_most) as bound:
+            self._began[number] = mount, asyncio.get_running_loop().time(), bound
+            try:
+                yield
+            finally:
+                del self._began[number]
+
+    def cut_short(self, seconds: float) -> None:
+        """Let each of them take so long from now, and no longer."""
+        until = asyncio.get_running_loop().time() + seconds
+        for _, _, bound in self._began.values():
+            bound.reschedule(until)
 
     def oldest(self) -> Oldest | None:
         """Show the oldest attempt, None when there is none."""
-        for mount, began in self._began.values():
+        for mount, began, _ in self._began.values():
             return Oldest(mount, asyncio.get_running_loop().time() - began)
         return None

@@ -1,6 +1,7 @@
 """Every end ends: the first cause wins, all take the one path (P4)."""
 
 import asyncio
+from contextlib import suppress
 from typing import Final
 
 from taskmint.errors import Unavailable
@@ -35,6 +36,7 @@ class Ender:
         self._revoker = revoker
         self._register = register
         self._work = work
+        self._stopping = asyncio.Event()
 
     def end(self, task: Task, cause: EndCause, by: EndedBy | None = None) -> None:
         """Begin a task's end; a later cause changes nothing."""
@@ -47,9 +49,13 @@ class Ender:
             self.begin_taking_back(task)
         # A task still minting is taken back by its start, which looks at `cause` when it is done.
 
-    def hurry(self) -> None:
-        """The daemon stops: see through what can be done now, leave the rest to the next start."""
-        self._revoker.hurry()
+    def hurry(self, *, insist: bool) -> None:
+        """
+        The daemon stops: see through what can be done now, leave the rest to the next start; with
+        `insist` only what waits for the server's clocks, or for a disk.
+        """
+        self._stopping.set()
+        self._revoker.hurry(insist=insist)
 
     def bound_ended(self, task: Task) -> None:
         """What the task is bound to has ended: its process, or everything in its unit."""
@@ -138,9 +144,8 @@ class Ender:
     async def _record_when_possible(self, recording: Recording) -> None:
         while True:
             recording.tried(durable=await self._recorded(recording.entry))
-            if recording.durable:
+            if recording.durable or await self._stops_within(LEDGER_RETRY_SECONDS):
                 return
-            await asyncio.sleep(LEDGER_RETRY_SECONDS)
 
     async def _record_ending(self, task: Task, entry: Entry) -> None:
         """Record it, later too: until then a crash would make a live task of it again."""
@@ -151,10 +156,17 @@ class Ender:
 
     async def _record_ending_late(self, task: Task, entry: Entry) -> None:
         while not (task.over or task.end_recorded):
-            await asyncio.sleep(LEDGER_RETRY_SECONDS)
+            if await self._stops_within(LEDGER_RETRY_SECONDS):
+                return
             if not task.over:  # else the row REVOKED says it all
                 task.end_recorded = await self._recorded(entry)
         task.changed.ring()
+
+    async def _stops_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        return self._stopping.is_set()
 
     async def _recorded(self, entry: Entry) -> bool:
         try:

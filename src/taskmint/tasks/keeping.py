@@ -154,7 +154,7 @@ class Keeper:
             task.changed.ring()
         if now >= revision.renew_at:
             revision.renew_at = NEVER
-            self._work.start(self._renew(task, revision))
+            self._work.start(self._renew(task, revision), droppable=True)
 
     async def _renew(self, task: Task, revision: Revision) -> None:
         before = task.guarantee

@@ -18,14 +18,21 @@ class OwnedWork:
     def __init__(self, on_crash: Callable[[BaseException], None]) -> None:
         self._on_crash = on_crash
         self._running: set[asyncio.Task[Any]] = set()
+        self._droppable: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, work: Coroutine[Any, Any, T]) -> None:
-        """Run `work`, which handles what it expects; whatever it raises is a crash."""
+    def start(self, work: Coroutine[Any, Any, T], *, droppable: bool = False) -> None:
+        """
+        Run `work`, which handles what it expects; whatever it raises is a crash.
+
+        What is `droppable` no stop waits for.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
+        if droppable:
+            self._droppable.add(task)
         task.add_done_callback(lambda done: self._finished(done, ()))
 
     async def outliving(self, work: Coroutine[Any, Any, T], *, expected: type[Exception]) -> T:
@@ -43,8 +50,11 @@ class OwnedWork:
         """
         Wait at most `seconds` for everything to finish, cancel the rest, return how many.
 
-        What begins meanwhile, such as taking back what was still being minted, is waited for too.
+        What begins meanwhile, such as taking back what was still being minted, is waited for too;
+        what is droppable is cancelled at once.
         """
+        for task in self._droppable:
+            task.cancel()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while self._running and (left := deadline - loop.time()) > 0:
@@ -59,6 +69,7 @@ class OwnedWork:
 
     def _finished(self, task: asyncio.Task[Any], expected: tuple[type[Exception], ...]) -> None:
         self._running.discard(task)
+        self._droppable.discard(task)
         if task.cancelled():
             return
         error = task.exception()

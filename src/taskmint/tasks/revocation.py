@@ -14,6 +14,7 @@ from typing import Final
 from taskmint.errors import BackendFailed, Unavailable
 from taskmint.failpoints import Failpoint
 from taskmint.model.scope import ProofLevel
+from taskmint.model.state import EndCause
 from taskmint.ports import ProbeResult, Revocable
 
 from .attempts import Attempts
@@ -28,6 +29,7 @@ from .unheard import Unheard
 PARALLEL_REVOCATIONS: Final = 16  # for each mount
 FIRST_PAUSE_SECONDS: Final = 0.1
 LONGEST_PAUSE_SECONDS: Final = 30.0
+LAST_ATTEMPT_SECONDS: Final = 2.0  # at a stop; a mount that has not answered by then is away
 
 
 class Revoker:
@@ -48,11 +50,21 @@ class Revoker:
         self._unproven = unproven
         self._hurried = asyncio.Event()
         self._unheard = Unheard(outside, unproven, self._hurried)
+        self._insists = False
+        self._away: set[str] = set()  # mounts, as a stop found them
         self.attempts = Attempts()
 
-    def hurry(self) -> None:
-        """The daemon stops: pauses between attempts end, and nothing waits for clocks alone."""
+    def hurry(self, *, insist: bool) -> None:
+        """
+        The daemon stops: pauses between attempts end, and nothing waits for clocks alone.
+
+        Unless all is to be gone by then, what fails once more is left to the next start; what this
+        stop itself ends is not.
+        """
+        self._insists = insist
         self._hurried.set()
+        if not insist:
+            self.attempts.cut_short(LAST_ATTEMPT_SECONDS)
 
     async def take_back(self, task: Task, revision: Revision) -> bool:
         """
@@ -67,41 +79,44 @@ class Revoker:
         5. a creating call went without an answer: revoking the token only queues what it owns,
            and without an id nothing can be looked up, so wait for clocks (unheard.py).
 
-        False when the daemon stops before these have: then nothing but waiting is left to do, and
-        the next start does it.
+        False when the daemon stops before that: the next start goes on.
         """
-        await asyncio.gather(*(self._item(task, revision, held) for held in revision.held))
+        items = (self._item(task, revision, held) for held in revision.held)
+        if not all(await asyncio.gather(*items)):
+            return False
         self._failpoints.reach(Failpoint.AFTER_REVOKE_LEASE)
-        if revision.token is not None:
-            await self._until_gone(task, revision, revision.token)
+        if revision.token and not await self._until_gone(task, revision, revision.token):
+            return False
         self._failpoints.reach(Failpoint.AFTER_REVOKE_TOKEN)
         if revision.written:
-            await asyncio.gather(
-                *(self._until_deleted(task, revision, path) for path in sorted(revision.written))
-            )
+            paths = (self._until_deleted(task, revision, path) for path in sorted(revision.written))
+            if not all(await asyncio.gather(*paths)):
+                return False
             self._failpoints.reach(Failpoint.AFTER_DELETE)
         if revision.unheard_since is None:
             return True
         return await self._unheard.outwait(task, revision, revision.unheard_since)
 
-    async def _item(self, task: Task, revision: Revision, held: Held) -> None:
+    async def _item(self, task: Task, revision: Revision, held: Held) -> bool:
         if held.revocable is None:
-            return
-        await self._until_gone(task, revision, held.revocable)
+            return True
+        if not await self._until_gone(task, revision, held.revocable):
+            return False
         if held.entitlement.proof is ProofLevel.SESSIONS:
-            await self._until_no_sessions(task, revision, held)
+            return await self._until_no_sessions(task, revision, held)
         if held.entitlement.proof is ProofLevel.CRL and held.serial is not None:
-            await self._until_listed(task, held, held.serial)
+            return await self._until_listed(task, held, held.serial)
+        return True
 
-    async def _until_gone(self, task: Task, revision: Revision, revocable: Revocable) -> None:
+    async def _until_gone(self, task: Task, revision: Revision, revocable: Revocable) -> bool:
         async def attempt() -> bool:
             await self._vault.revoke(revocable)
             return await self._vault.is_gone(revocable)
 
         mount = mount_of(revision, revocable)
-        await self._persist(task, mount, f"{revocable.kind} still there", attempt)
+        return await self._persist(task, mount, f"{revocable.kind} still there", attempt)
 
-    async def _until_no_sessions(self, task: Task, revision: Revision, held: Held) -> None:
+    async def _until_no_sessions(self, task: Task, revision: Revision, held: Held) -> bool:
         request = token_request(self._node, task, revision)
 
         async def attempt() -> bool:
@@ -109,25 +124,29 @@ class Revoker:
             revision.left_disabled[held.entitlement.name] = result.roles
             return result.sessions == 0
 
-        await self._persist(task, held.entitlement.mount, "sessions still open", attempt)
+        mount = held.entitlement.mount
+        if not await self._persist(task, mount, "sessions still open", attempt):
+            return False
         if left := revision.left_disabled[held.entitlement.name]:
             self._log.warning(
                 "account_disabled_not_dropped",
                 task=task.id,
-                mount=held.entitlement.mount,
+                mount=mount,
                 user=held.user_name,
                 accounts=left,
             )
+        return True
 
-    async def _until_listed(self, task: Task, held: Held, serial: str) -> None:
+    async def _until_listed(self, task: Task, held: Held, serial: str) -> bool:
         async def attempt() -> bool:
             if held.expires_at is not None and held.expires_at <= self._clock.utcnow():
                 return True
             return await self._vault.is_listed(held.entitlement, serial)
 
-        await self._persist(task, held.entitlement.mount, "certificate not on the CRL", attempt)
+        mount = held.entitlement.mount
+        return await self._persist(task, mount, "certificate not on the CRL", attempt)
 
-    async def _until_deleted(self, task: Task, revision: Revision, path: str) -> None:
+    async def _until_deleted(self, task: Task, revision: Revision, path: str) -> bool:
         async def attempt() -> bool:
             await self._vault.delete(path)
             return True
@@ -137,26 +156,35 @@ class Revoker:
             for item in revision.entitlements()
             if item.ephemeral is not None and item.ephemeral.path == path
         )
-        await self._persist(task, mount, "not deleted", attempt)
+        if not await self._persist(task, mount, "not deleted", attempt):
+            return False
         revision.written -= {path}
+        return True
 
     async def _persist(
         self, task: Task, mount: str, problem: str, attempt: Callable[[], Awaitable[bool]]
-    ) -> None:
+    ) -> bool:
+        """Try until it is proven; False when a stop leaves it to the next start."""
         if await self._tried(task, mount, problem, attempt):
-            return
+            return True
         self._unproven[mount] += 1
         try:
             pause = FIRST_PAUSE_SECONDS
-            while True:
+            while not self._leaves(task):
                 # Jitter from half to one and a half, so that a returning Vault meets no herd.
                 if await self._is_hurried(pause * between(0.5, 1.5)):
                     pause = FIRST_PAUSE_SECONDS
                 if await self._tried(task, mount, problem, attempt):
-                    return
+                    return True
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
         finally:
             self._unproven[mount] -= 1
+        return False
+
+    def _leaves(self, task: Task) -> bool:
+        """Whether what fails now is left to the next start."""
+        insists = self._insists or task.cause is EndCause.DAEMON_STOPPED
+        return self._hurried.is_set() and not insists
 
     async def _is_hurried(self, seconds: float) -> bool:
         """Pause; a stop that comes meanwhile ends the pause, and is told once."""
@@ -173,13 +201,23 @@ class Revoker:
     ) -> bool:
         try:
             async with self._lanes.through(mount):
-                with self.attempts.under_way(mount):
+                last = self._leaves(task)
+                if last and mount in self._away:
+                    return False
+                bound = LAST_ATTEMPT_SECONDS if last else None
+                async with self.attempts.under_way(mount, bound):
                     proven = await attempt()
                 if proven:
                     return True
             task.last_problem = problem
-        except (Unavailable, BackendFailed) as error:
+        except BackendFailed as error:
             task.last_problem = f"{error.code}: {error.detail}"
+        except Unavailable as error:
+            task.last_problem = f"{error.code}: {error.detail}"
+            self._away |= {mount} if self._hurried.is_set() else set()
+        except TimeoutError:
+            task.last_problem = "no answer by the time of the daemon's stop"
+            self._away.add(mount)
         task.attempts_failed += 1
         if task.attempts_failed.bit_count() == 1:  # 1, 2, 4, ...: an outage logs little
             self._log.warning(

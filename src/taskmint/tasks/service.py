@@ -347,18 +347,21 @@ class TaskService:
         Take no new task; end all, or those whose definition says so; drain for `grace`.
 
         What is not proven by then stays in the ledger as unfinished and is taken up at the
-        next start; the dead-man bounds it if there is none. Returns how much was cut short; what
-        only waits for the server's clocks is left at once, and not counted.
+        next start; the dead-man bounds it if there is none. Left at once, and not counted, is what
+        only waits for the server's clocks and, unless all is to be ended, what this stop has not
+        ended and one more attempt has not proven. Returns how much was cut short.
         """
         self._accepting = False
         self.hang_up()
-        self._ender.hurry()
+        self._ender.hurry(insist=revoke)
         for task in self._register:
             if revoke or task.scope.ends.daemon_stop == "revoke":
                 self._ender.end(task, EndCause.DAEMON_STOPPED)
         late = await self._work.drain(grace.total_seconds())
         if late:
             self._outside.log.warning("stopped_with_work_left", tasks=late)
+        if left := sum(task.cause is not None and not task.over for task in self._register):
+            self._outside.log.info("left_to_the_next_start", tasks=left)
         self._keeper.close()
         self.approving.close()
         for task in self._register:
