@@ -23,11 +23,11 @@ class Commons:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[type, Hashable], Any] = {}
+        self._known: dict[Hashable, Any] = {}
 
     def one(self, part: T) -> T:
         """Return the first part that was equal to this one; parts must never change."""
-        known: T = self._known.setdefault((type(part), part), part)
+        known: T = self._known.setdefault(part, part)
         return known
 
 
