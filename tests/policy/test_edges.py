@@ -424,13 +424,14 @@ def test_a_token_of_its_own_policy_hands_out_that_kind_only() -> None:
     ("path", "found"),
     [
         ("sys/policies", "[0].path: \"sys/policies\" is Vault's own; name a secrets engine's path"),
+        ("{job}/x", '[0].path: "{job}/x" names no mount; begin with the mount itself'),
         ("kv/{region}", '[1].path: "kv/{region}" stands here twice; write its capabilities once'),
     ],
 )
 def test_paths_are_found_where_they_stand(path: str, found: str) -> None:
     """By their number in the list."""
     (only,) = findings(scope_of(PATHS.replace("kv/data/{region}/{job}", path)))
-    assert f"tasks.report.scope.warehouse.token.paths{found}" in only
+    assert only.endswith(f": tasks.report.scope.warehouse.token.paths{found}")
 
 
 def test_the_text_of_a_policy_is_whole_around_its_names() -> None:
