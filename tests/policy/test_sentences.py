@@ -146,6 +146,22 @@ def test_a_term_that_will_not_do_is_told_in_one_sentence(line: str, expected: st
             ],
         ),
         (
+            REPORT.replace('["spiffe:', '[x, "spiffe://A/b", "spiffe:').replace(
+                '}"]\n', '}", "spiffe://example.org/ns/orders/sa/*"]\n'
+            ),
+            [
+                ('6:11: tasks.report.who[0]: "x" matches nobody; a pattern starts with spiffe://'),
+                (
+                    '6:14: tasks.report.who[1]: "spiffe://A/b" matches nobody; '
+                    "trust domains are lower-case; nobody has this one"
+                ),
+                (
+                    '6:73: tasks.report.who[3]: matches exactly whom "'
+                    'spiffe://example.org/ns/orders/sa/{job}" matches; keep one of the two'
+                ),
+            ],
+        ),
+        (
             REPORT.replace("default: 5m, max: 30m", "max: 5h").replace(
                 "    deadline:", "    break_glass: true\n    deadline:"
             ),
