@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from policy.asking import REPORT, REPOSITORY, findings, load
 from taskmint.canonical import digest
 from taskmint.config import DEFAULT_CLASSES
-from taskmint.errors import ConfigError
+from taskmint.errors import ConfigError, Finding
 from taskmint.model.scope import BindKind, EntitlementKind, ProofLevel
 from taskmint.policy.definition import Definition, Limits
 from taskmint.policy.describe import describe
@@ -138,9 +138,9 @@ def test_files_are_merged() -> None:
 
 
 def test_a_task_defined_twice_is_refused() -> None:
-    """In another file as in the same one; both places are named."""
-    assert findings(MINIMAL, MINIMAL) == [
-        "b.yaml:3:3: tasks.a: is defined twice; the first is at a.yaml:3:3"
+    """Both places are named."""
+    assert findings("# moved down\n" + MINIMAL, MINIMAL) == [
+        "b.yaml:3:3: tasks.a: is defined twice; the first is at a.yaml:4:3"
     ]
 
 
@@ -583,17 +583,20 @@ def test_a_policy_that_spans_without_end_is_refused() -> None:
     )
     tasks = [task.replace("  a:", f"  a{n}:") for n in range(MAX_SPANNED // 1000 + 1)]
 
-    assert findings("version: 1\ntasks:\n" + "".join(tasks)) == [
-        (
-            "(policy):1:1: all definitions together make 501000 combinations of enum values; "
-            "keep to 500000"
-        )
-    ]
+    with pytest.raises(ConfigError) as caught:
+        load("version: 1\ntasks:\n" + "".join(tasks))
+    problem = "all definitions together make 501000 combinations of enum values"
+    assert caught.value.findings == (Finding("(policy)", 1, 1, "", problem, "keep to 500000"),)
 
 
 def test_no_files_are_no_policy() -> None:
     """An empty directory is a mistake, not a policy that refuses everyone."""
-    assert findings() == ["(policy):1:1: no policy file was given; name one in policy.files"]
+    with pytest.raises(ConfigError) as caught:
+        load()
+    fix = "name one in policy.files"
+    assert caught.value.findings == (
+        Finding("(policy)", 1, 1, "", "no policy file was given", fix),
+    )
     assert findings("version: 1\ntasks: {}\n")[0].startswith("a.yaml:2:8: tasks: ")
 
 
