@@ -105,7 +105,7 @@ def built(count: int, when: str = "") -> Policy:
         compiled = compile_definition(f"task-{number}", own, around, bench)
         assert compiled is not None, bench.findings
         definitions[compiled.name] = compiled
-    return Policy("digest", definitions, {}, frozenset(), frozenset())
+    return Policy("digest", definitions, {})
 
 
 def scattered(count: int) -> list[DecisionInput]:

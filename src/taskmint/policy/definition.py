@@ -163,8 +163,8 @@ class Policy:
     """
     Every definition, by name, and every shadow by the name that it shadows.
 
-    A shadow is decided beside the definition of its name and never grants. `owners` and
-    `host_labels` are the files' own lists, for lints.
+    A shadow is decided beside the definition of its name and never grants. `owners` is the files'
+    own list, for lints.
 
     `digest` is over everything that was compiled, so equal digests decide equally; how the files
     were laid out, ordered and commented does not count.
@@ -174,4 +174,3 @@ class Policy:
     definitions: Mapping[str, Definition]
     shadows: Mapping[str, Definition]
     owners: frozenset[str] = frozenset()
-    host_labels: frozenset[str] = frozenset()

@@ -129,7 +129,6 @@ class _Loading:
             definitions=MappingProxyType(self._definitions),
             shadows=MappingProxyType(self._shadows),
             owners=frozenset(self._owners),
-            host_labels=frozenset(self.host_labels),
         )
 
 
