@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskmint.client import calls
-from taskmint.client.answers import Ended, Started, ended, started
+from taskmint.client.answers import Ended, Started, Waiting, ended, started, waiting
 from taskmint.client.errors import BadAnswer, Refused
 from taskmint.client.http1 import Answer
 
@@ -54,6 +54,32 @@ def test_other_shapes_are_refused(body: dict[str, object]) -> None:
             read(body)
         except BadAnswer:
             continue
+
+
+@given(
+    st.fixed_dictionaries(
+        {"state": st.just("awaiting_approval"), "id": ANYTHING},
+        optional={
+            "approval": ANYTHING | st.dictionaries(st.sampled_from(Waiting._fields), ANYTHING)
+        },
+    )
+)
+def test_what_waits_in_another_shape_is_refused(body: dict[str, object]) -> None:
+    """It is a request or a BadAnswer; what does not wait is none of it."""
+    with pytest.raises(BadAnswer):
+        waiting(body)
+    assert waiting({**body, "state": "approved"}) is None
+
+
+def test_a_request_until_a_time_of_no_zone_is_refused() -> None:
+    """Nobody could say how long that is."""
+    approval = {"approvers": ["user:a"], "quorum": 1, "given": 0, "plan": {}}
+    body = {"id": "tm_x", "state": "awaiting_approval", "approval": approval}
+    approval["until"] = "2026-01-01T00:00:00Z"
+    assert waiting(body) is not None
+    approval["until"] = "2026-01-01T00:00:00"
+    with pytest.raises(BadAnswer):
+        waiting(body)
 
 
 def test_a_number_beyond_all_numbers_is_refused() -> None:

@@ -123,7 +123,7 @@ async def test_the_kill_switch_asks_whoever_sits_at_a_terminal(
     admin: FakeAdmin, answer: str, code: int, asked: int
 ) -> None:
     """Nothing is sent before the answer; a script is not asked (test_admin.py)."""
-    done = {"order": 7, "matched": 1, "proven": 1, "waiting": []}
+    done = {"order": 7, "matched": 1, "proven": 1, "unrecorded": 0, "waiting": []}
     admin.replies["/v1/admin/revoke"] = (202, done)
     async with Screen.of(admin.socket, "revoke", "--all", "--reason", "drill") as screen:
         await screen.until("End everything and take back its credentials? [y/N]: ")
@@ -136,7 +136,7 @@ async def test_the_kill_switch_asks_whoever_sits_at_a_terminal(
 
 async def test_the_kill_switch_can_be_told_not_to_ask(admin: FakeAdmin) -> None:
     """--yes."""
-    done = {"order": 7, "matched": 0, "proven": 0, "waiting": []}
+    done = {"order": 7, "matched": 0, "proven": 0, "unrecorded": 0, "waiting": []}
     admin.replies["/v1/admin/revoke"] = (202, done)
     async with Screen.of(admin.socket, "revoke", "--ticket", "INC-1", "--yes") as screen:
         await screen.until("no live task was selected")

@@ -1,13 +1,13 @@
 """When the client asks again and when it says that a task lives, on a clock of the test's."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from taskmint.client.answers import Started
+from taskmint.client.answers import Started, Waiting
 from taskmint.client.errors import BadAnswer, ClientError, Interrupted, Refused, Unreachable
 from taskmint.client.proof import Proof
-from taskmint.client.timing import Patience, Pulse
+from taskmint.client.timing import Patience, Pulse, waits_for
 
 BUSY = Refused(503, "vault_unavailable", "away", fix="", retry_after=1.0)
 DENIED = Refused(403, "not_permitted", "no", fix="", retry_after=None)
@@ -82,3 +82,16 @@ def test_a_new_token_is_wanted_until_a_new_one_was_shown() -> None:
 def test_without_reproof_no_new_token_is_wanted() -> None:
     """Heartbeats show whatever token is held."""
     assert not pulse(30.0, None).wants_new_svid(1e9)
+
+
+def test_a_request_is_asked_about_as_long_as_it_may_wait() -> None:
+    """By the time that its answer names, and two seconds, in which the daemon says it is over."""
+    now = datetime.now(UTC)
+    view = Waiting("tm_x", ("user:a",), 1, 0, now + timedelta(minutes=30), {})
+    assert waits_for(view, now) == 1802.0
+    assert waits_for(view, now + timedelta(hours=1)) == 2.0
+    patience = Patience(0.0, at_first=True, seconds=1802.0)
+    assert patience.pause(Unreachable("x"), 1700.0) == 0.1
+    assert patience.pause(BUSY, 1801.9) is None
+    assert not patience.is_over(1802.0)
+    assert patience.is_over(1802.1)

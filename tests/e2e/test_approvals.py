@@ -7,19 +7,23 @@ One of them signs in Vault's transit engine, set up by the very commands of docs
 import asyncio
 import json
 import os
+import re
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from source_tree import REPOSITORY
+from taskmint.client.client import TaskmintClient
+from taskmint.client.workload_api import WorkloadApi
 from taskmint.devstack.openbao import bao_binary
-from taskmint.devstack.psql import query
+from taskmint.devstack.psql import libpq_environment, postgres_binaries, query
 from taskmint.devstack.registration import Entry
 from taskmint.devstack.stack import Stack
 from taskmint.devstack.taskmint_command import recommended_revocation
@@ -28,6 +32,9 @@ from e2e.ground import Reply, Workload, daemon_log
 from fenced import blocks
 from plugins.canaries import Canaries
 from stack import audited
+
+if TYPE_CHECKING:
+    from taskmint.client.answers import Waiting
 
 pytestmark = pytest.mark.real
 
@@ -266,6 +273,90 @@ async def test_p4_withdrawing_ends_the_agents_task_on_the_server(house: House) -
 
     assert (over.body["state"], over.body["end_cause"]) == ("revoked", "approval_withdrawn")
     assert (await login(house, given, "SELECT 1"))[0] == 2
+
+
+async def wrapped(house: House, *command: str) -> tuple[asyncio.subprocess.Process, str]:
+    """Start `taskmint run` as the agent; also the request's id, which it says on its way."""
+    libpq = libpq_environment(house.stack.postgres.superuser_dsn("orders"))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "taskmint", "run", "--task", "agent-customer-lookup"),
+        *("-p", "access=write", "-p", "rows=1", "--ticket", "SUP-4711"),
+        *("--env", "PGUSER=customers.username", "--env", "PGPASSWORD=customers.password"),
+        *("--", *command),
+        env={**house.environment, **libpq, "PATH": f"{postgres_binaries()}:{os.environ['PATH']}"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    said = b""
+    async with asyncio.timeout(30):
+        while b"Ctrl-C" not in said:
+            line = await process.stderr.readline()
+            assert line, said
+            said += line
+    assert b"2 of group:support-leads, user:dpo@example.org" in said
+    (task,) = set(re.findall(r"tm_[0-9a-z]{26}", said.decode()))
+    return process, task
+
+
+async def approve(house: House, task: str) -> None:
+    """By both."""
+    for key in (f"transit:approver-{house.environment['ANN']}", "jwk:lead.jwk"):
+        await house.run(f"taskmint approvals approve {task} --key {key} --yes")
+
+
+async def test_a_wrapped_command_waits_for_two_people_and_then_runs(house: House) -> None:
+    """`taskmint run` says whom it needs and what they type; then psql has its account."""
+    process, task = await wrapped(house, "psql", "-XAtc", "SELECT name FROM customers LIMIT 1")
+    await approve(house, task)
+    out, err = await process.communicate()
+    ended = await house.workload.ask("GET", f"/v1/tasks/{task}")
+
+    assert (process.returncode, out, err) == (0, b"Ada\n", b"")
+    assert (ended.body["state"], ended.body["end_cause"]) == ("revoked", "succeeded")
+
+
+async def test_a_wrapped_command_that_is_given_up_leaves_nothing_to_approve(house: House) -> None:
+    """Ctrl-C: the request is cancelled and cannot be approved any more; nothing has run."""
+    process, task = await wrapped(house, "echo", "ran")
+    process.send_signal(signal.SIGINT)
+    out, err = await process.communicate()
+
+    assert (process.returncode, out) == (128 + signal.SIGINT, b"")
+    assert f"request {task} is cancelled".encode() in err
+    assert await house.run("taskmint approvals list") == "nothing waits for an approval\n"
+    said = await house.run(
+        f"taskmint approvals approve {task} --key jwk:lead.jwk --yes || test $? = 1"
+    )
+    assert "the request is over: cancelled" in said
+
+
+async def test_a_python_program_waits_for_its_approval(house: House) -> None:
+    """taskmint.client: the block begins once both have said yes."""
+    told: asyncio.Queue[Waiting] = asyncio.Queue()
+    svid = WorkloadApi(house.stack.workload_api.endpoint)
+
+    async def program() -> tuple[str, str | None]:
+        async with (
+            TaskmintClient(str(house.stack.paths.task_socket), svid) as client,
+            client.task(
+                "agent-customer-lookup",
+                told.put_nowait,
+                parameters={"access": "write", "rows": 1},
+                ticket="SUP-4711",
+            ) as task,
+        ):
+            data = task.credentials["customers"].data
+            house.canaries.plant(data["password"], "the program's password")
+        assert task.ended is not None
+        return task.id, task.ended.cause
+
+    running = asyncio.create_task(program())
+    view = await asyncio.wait_for(told.get(), 30)
+    assert view.plan["ticket"] == "SUP-4711"
+    await approve(house, view.id)
+    assert await running == (view.id, "succeeded")
 
 
 def _notices(house: House) -> list[str]:

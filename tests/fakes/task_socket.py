@@ -35,6 +35,7 @@ class FakeTask:
     id: str
     key: str | None
     end_cause: str | None = None
+    waits: str | None = None  # for an approval: its state; None once it is collected
 
 
 @dataclass
@@ -54,6 +55,9 @@ class FakeDaemon:
     breaks: deque[str] = field(default_factory=deque)
     minting: asyncio.Event | None = None  # when set, a start waits for it
     proven: bool = True
+    approval: bool = False  # what is started needs one
+    within: timedelta = timedelta(minutes=30)
+    polls_at_once: bool = False  # a look is answered at once, whatever it waits for
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     _ids: Any = field(default_factory=itertools.count)
 
@@ -64,6 +68,7 @@ class FakeDaemon:
         app.add_routes(
             [
                 web.post("/v1/tasks", self._start),
+                web.get("/v1/tasks/{id}", self._look),
                 web.post("/v1/tasks/{id}/heartbeat", self._heartbeat),
                 web.delete("/v1/tasks/{id}", self._end),
             ]
@@ -87,6 +92,10 @@ class FakeDaemon:
 
     def refuse(self, what: str, status: int, code: str, **headers: str) -> None:
         """Answer the next request of a kind with a problem."""
+        self.answers.append((what, lambda: self._problem(status, code, **headers)))
+
+    @staticmethod
+    def _problem(status: int, code: str, **headers: str) -> web.Response:
         body = {
             "type": f"urn:taskmint:error:{code}",
             "status": status,
@@ -95,13 +104,8 @@ class FakeDaemon:
             "fix": "do as the fake says",
             "errors": [f"refused: {code}"],
         }
-        self.answers.append(
-            (
-                what,
-                lambda: web.json_response(
-                    body, status=status, content_type="application/problem+json", headers=headers
-                ),
-            )
+        return web.json_response(
+            body, status=status, content_type="application/problem+json", headers=headers
         )
 
     async def _note(self, request: web.Request, what: str, **more: Any) -> None:
@@ -127,8 +131,33 @@ class FakeDaemon:
         task = next((task for task in self.tasks.values() if key and task.key == key), None)
         if task is None:
             task = FakeTask(f"tm_{next(self._ids):026d}", key)
+            task.waits = "awaiting_approval" if self.approval else None
             self.tasks[task.id] = task
+        if task.waits == "awaiting_approval":
+            return self._answer(request, "start", 202, self._view(task))
+        if task.waits not in {None, "approved"}:
+            return self._problem(409, "task_ended")
+        task.waits = None
         return self._answer(request, "start", 201, {**self._view(task), **self._given()})
+
+    async def _look(self, request: web.Request) -> web.StreamResponse:
+        try:
+            await self._note(request, "look")
+        except _Instead as instead:
+            return instead.response
+        assert request.query["wait"] == "30s"
+        task = self.tasks[request.match_info["id"]]
+        if not self.polls_at_once:
+            async with self.changed:
+                await self.changed.wait_for(lambda: task.waits != "awaiting_approval")
+        return self._answer(request, "look", 200, self._view(task))
+
+    async def decide(self, state: str) -> None:
+        """Let every request that waits be approved, or over."""
+        async with self.changed:
+            for task in self.tasks.values():
+                task.waits = task.waits and state
+            self.changed.notify_all()
 
     async def _heartbeat(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -145,6 +174,9 @@ class FakeDaemon:
             return instead.response
         task = self.tasks[request.match_info["id"]]
         task.end_cause = task.end_cause or request.query["outcome"]
+        async with self.changed:
+            task.waits = task.waits and "failed"
+            self.changed.notify_all()
         return self._answer(request, "end", 200 if self.proven else 202, self._view(task))
 
     def _answer(
@@ -162,7 +194,7 @@ class FakeDaemon:
         return {
             "id": task.id,
             "definition": "fake",
-            "state": ended if task.end_cause else "active",
+            "state": task.waits or (ended if task.end_cause else "active"),
             "expires_at": (now + timedelta(minutes=5)).isoformat().replace("+00:00", "Z"),
             "guaranteed_until": (now + timedelta(minutes=1)).isoformat().replace("+00:00", "Z"),
             "heartbeat_seconds": self.heartbeat_seconds,
@@ -170,6 +202,19 @@ class FakeDaemon:
             "end_cause": task.end_cause,
             "revocation_seconds": 0.01 if task.end_cause and self.proven else None,
             "credentials": None,
+            "approval": self._approval(task, now) if task.waits else None,
+        }
+
+    def _approval(self, task: FakeTask, now: datetime) -> dict[str, Any]:
+        return {
+            "approvers": ["group:leads", "user:dpo"],
+            "quorum": 2,
+            "given": 0,
+            "until": (now + self.within).isoformat().replace("+00:00", "Z"),
+            "plan": {"task": task.id, "purpose": "totals"},
+            "scope_digest": "0" * 64,
+            "policy_digest": "1" * 64,
+            "why": "",
         }
 
     def _given(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from taskmint.client import calls
-from taskmint.client.blocking import exchange
+from taskmint.client.blocking_transport import exchange
 from taskmint.client.errors import BadAnswer, ClientError, Refused, Unreachable
 
 from .terminal import progress

@@ -2,7 +2,8 @@
 `taskmint run`: a command that has credentials exactly as long as it runs.
 
     1. signals are ours from here on; one that asks for an end before 4 is obeyed without a command
-    2. the task is started; no daemon, no identity, a refusal: 125
+    2. the task is started; no daemon, no identity, a refusal: 125. Where it needs an approval, who
+       may give it is told and waited for; a signal that asks for an end cancels the request
     3. variables and files are filled; files on tmpfs, mode 0600, never over an existing one
     4. the command runs; heartbeats go out meanwhile; signals are passed on; when the daemon says
        that the task is over, the command is told to terminate
@@ -17,13 +18,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from taskmint.client.blocking import BlockingClient, BlockingTask
+from taskmint.client.blocking import BlockingClient, BlockingRequest, BlockingTask
 from taskmint.client.calls import Outcome
 from taskmint.client.errors import ClientError, Refused
 
 from .run_delivery import Delivery, DeliveryError
 from .run_options import OURS, Options, parse
-from .run_signals import GivenUp, Signals, sent_by_terminal
+from .run_signals import CalledOff, GivenUp, Signals, sent_by_terminal
 
 if TYPE_CHECKING:
     from .run_child import Child
@@ -37,11 +38,14 @@ def main(arguments: Sequence[str]) -> int:
     signals = Signals()
     with signals.caught() as signalled:  # step 1
         try:
-            task = BlockingClient().start(options.body, meanwhile=_get_ready)  # step 2
+            asked = BlockingClient().start(options.body, meanwhile=_get_ready)  # step 2
+            task = asked if isinstance(asked, BlockingTask) else _approved(asked, signals)
             return _inside(task, options, signals, signalled)
         except ClientError as error:
             _complain(error)
             return OURS
+        except CalledOff:
+            return BY_SIGNAL + (signals.asked_to_end or signal.SIGTERM)
         except GivenUp:
             _say("given up; a task that was started nevertheless ends with this process")
             return BY_SIGNAL + (signals.asked_to_end or signal.SIGTERM)
@@ -50,6 +54,34 @@ def main(arguments: Sequence[str]) -> int:
 def _get_ready() -> None:
     """Import what the command needs while the daemon mints: 7 ms that nobody waits for."""
     importlib.import_module("taskmint.cli.run_child")
+
+
+def _approved(request: BlockingRequest, signals: Signals) -> BlockingTask:
+    """Tell what is needed, and wait for it; raises ClientError, CalledOff."""
+    view = request.view
+    _say(f"this needs an approval: {view.quorum} of {', '.join(view.approvers)}")
+    _say(f"by {view.until.isoformat(timespec='seconds')}; on this node: taskmint approvals show")
+    _say(f"{view.id}, then taskmint approvals approve {view.id} --key …")
+    _say("waiting; Ctrl-C cancels the request")
+    asked: BlockingTask | BlockingRequest = request
+    while isinstance(asked, BlockingRequest):
+        try:
+            with signals.calling_off():
+                asked.wait()
+        except CalledOff:
+            _call_off(asked)
+            raise
+        asked = asked.collect()
+    return asked
+
+
+def _call_off(request: BlockingRequest) -> None:
+    try:
+        request.cancel()
+    except ClientError as error:
+        _complain(error, f"request {request.view.id} waits on, it could not be cancelled: ")
+        return
+    _say(f"request {request.view.id} is cancelled")
 
 
 def _inside(task: BlockingTask, options: Options, signals: Signals, signalled: int) -> int:

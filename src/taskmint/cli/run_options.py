@@ -19,6 +19,9 @@ _EPILOG: Final = """\
 exit codes: the command's own; 128+N when signal N ended it; 126 or 127 when it cannot be executed
 or found; 125 when taskmint itself failed
 
+approval: where the definition needs one, who may give it is told on standard error and waited for;
+a signal that asks for an end cancels the request
+
 environment: TASKMINT_SOCKET, SPIFFE_ENDPOINT_SOCKET; TASKMINT_DAEMON_ID, the daemon's SPIFFE ID,
 which it must prove in mutual TLS before it learns anything
 """

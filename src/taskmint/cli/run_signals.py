@@ -28,6 +28,10 @@ class GivenUp(BaseException):
     """Raised in the main thread by a second signal that asks for an end before the command runs."""
 
 
+class CalledOff(BaseException):
+    """Raised in the main thread by a signal that asks for an end while only an approval is due."""
+
+
 class Signals:
     """Remembers the first signal that asks for an end, and tells whoever listens now."""
 
@@ -54,6 +58,24 @@ class Signals:
             signal.set_wakeup_fd(wakeup)
             os.close(readable)
             os.close(writable)
+
+    @contextlib.contextmanager
+    def calling_off(self) -> Iterator[None]:
+        """Raise CalledOff at a signal that asks for an end, also one that came a moment before."""
+        before = self._listener
+
+        def call_off(number: int) -> None:
+            if number in _ENDING:
+                self.asked_to_end = self.asked_to_end or number
+                raise CalledOff
+
+        self._listener = call_off
+        try:
+            if self.asked_to_end is not None:
+                raise CalledOff
+            yield
+        finally:
+            self._listener = before
 
     @contextlib.contextmanager
     def passed_to(self, listener: Callable[[int], None]) -> Iterator[None]:

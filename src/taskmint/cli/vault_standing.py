@@ -10,7 +10,7 @@ from typing import Final
 import click
 
 from taskmint.client import calls
-from taskmint.client.blocking import exchange
+from taskmint.client.blocking_transport import exchange
 from taskmint.client.errors import ClientError
 from taskmint.model.task_id import is_node_id
 from taskmint.policy.plan_objects import Plan

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from .errors import BadAnswer
 
 NOT_TASKMINT: Final = "check that the socket belongs to taskmint"
+_AWAITING: Final = "awaiting_approval"
 
 
 class Credential(NamedTuple):
@@ -41,11 +42,28 @@ class Started(NamedTuple):
     credentials: Mapping[str, Credential]
 
 
+class Waiting(NamedTuple):
+    """
+    A request that waits for an approval: `quorum` different ones of `approvers` must say yes.
+
+    `plan` is what they are asked to approve, and `until` when they must have. To be shown to a
+    human; the approvers see the same plan.
+    """
+
+    id: str
+    approvers: tuple[str, ...]
+    quorum: int
+    given: int
+    until: datetime
+    plan: Mapping[str, Any]
+
+
 class Ended(NamedTuple):
     """
     How a task ended. `state` is `revoked` when that is proven, `revoking` while it is not.
 
-    `cause` is what ended it first, which need not be what the caller asked for.
+    `cause` is what ended it first, which need not be what the caller asked for. A request that was
+    never started is `failed`, `denied` or `expired_unused`: nothing was there to revoke.
     """
 
     state: str
@@ -78,6 +96,24 @@ def started(answer: Mapping[str, Any]) -> Started:
         raise BadAnswer("the answer does not describe a task", fix=NOT_TASKMINT) from error
 
 
+def waiting(answer: Mapping[str, Any]) -> Waiting | None:
+    """Read the answer to a start or a look: None for what waits no more. Raises BadAnswer."""
+    try:
+        if answer["state"] != _AWAITING:
+            return None
+        approval = answer["approval"]
+        return Waiting(
+            id=str(answer["id"]),
+            approvers=tuple(map(str, approval["approvers"])),
+            quorum=int(approval["quorum"]),
+            given=int(approval["given"]),
+            until=_instant(approval["until"]),
+            plan=dict(approval["plan"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadAnswer("the answer does not describe a request", fix=NOT_TASKMINT) from error
+
+
 def ended(answer: Mapping[str, Any]) -> Ended:
     """Read the answer to an end. Raises BadAnswer."""
     try:
@@ -98,6 +134,13 @@ def _credential(item: Mapping[str, Any]) -> Credential:
         expires_at=datetime.fromisoformat(expires) if (expires := item["expires_at"]) else None,
         warnings=tuple(map(str, item["warnings"])),
     )
+
+
+def _instant(text: str) -> datetime:
+    instant = datetime.fromisoformat(text)
+    if instant.tzinfo is None:
+        raise ValueError("a time of no zone")
+    return instant
 
 
 def _seconds(value: float | None) -> float | None:

@@ -6,27 +6,26 @@ and the heartbeats' thread are its own. asyncio would cost every run 25 ms of im
 """
 
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from datetime import UTC, datetime
+from typing import Any
 
-from . import calls, svid
-from .answers import FORGOTTEN, Credential, Ended, Started, ended, started
+from . import calls
+from .answers import FORGOTTEN, Credential, Ended, Started, Waiting, ended, started, waiting
+from .blocking_transport import exchange, terms_of, token
 from .errors import ClientError, Refused
-from .http1 import Answer
-from .http2 import GrpcFailure, UnaryCall
 from .proof import Proof
-from .timing import Patience, Pulse, is_forgotten, is_over
-
-if TYPE_CHECKING:
-    from .mutual_tls import Terms
-
-T = TypeVar("T")
-
-_CHUNK: Final = 65536
+from .timing import (
+    POLL_PAUSE,
+    Patience,
+    Pulse,
+    is_forgotten,
+    is_over,
+    waits_for,
+    waits_too_long,
+)
 
 
 class BlockingClient:
@@ -46,28 +45,46 @@ class BlockingClient:
     def proof(self, *, fresh: bool = False) -> Proof:
         """Return what proves this process; `fresh` asks the Workload API again."""
         if fresh or time.monotonic() >= self._held_until:
-            self._held, seconds = _token() if self._daemon is None else _terms(self._daemon)
+            self._held, seconds = token() if self._daemon is None else terms_of(self._daemon)
             self._held_until = time.monotonic() + seconds
         return self._held
 
     def start(
         self, body: Mapping[str, object], meanwhile: Callable[[], None] | None = None
-    ) -> "BlockingTask":
+    ) -> "BlockingTask | BlockingRequest":
         """
-        Start a task; a connection that breaks is made anew, under the same Idempotency-Key.
+        Start a task, or ask for it where it needs an approval.
 
-        `meanwhile` is called while the daemon mints, which takes it some 20 ms.
+        A connection that breaks is made anew, under the same Idempotency-Key. `meanwhile` is
+        called while the daemon mints, which takes it some 20 ms.
         """
-        key = os.urandom(16).hex()
         patience = Patience(time.monotonic(), at_first=False)
+        return self.ask(body, os.urandom(16).hex(), patience, meanwhile)
+
+    def ask(
+        self,
+        body: Mapping[str, object],
+        key: str,
+        patience: Patience,
+        meanwhile: Callable[[], None] | None = None,
+    ) -> "BlockingTask | BlockingRequest":
+        """Ask for a task, or again for the same one, by its key."""
         while True:
             try:
                 proof, answer = self._call(
                     lambda proof: calls.start(proof, body, key), calls.START_SECONDS, meanwhile
                 )
+                view = waiting(answer)
+                if view is not None:
+                    return BlockingRequest(self, view, body, key)
                 return BlockingTask(self, started(answer), proof)
             except ClientError as error:
                 _pause_or_raise(patience, error)
+
+    def look(self, task: str) -> Waiting | None:
+        """Look at a request once it is approved or over, or after half a minute."""
+        _, answer = self._call(lambda proof: calls.look(proof, task), calls.LOOK_SECONDS)
+        return waiting(answer)
 
     def heartbeat(self, task: str, proof: Proof) -> None:
         """Say that a task lives."""
@@ -103,6 +120,48 @@ class BlockingClient:
                 raise
             return newer, exchange(self._socket, request(newer), seconds, terms=newer.terms)
         return proof, answer
+
+
+class BlockingRequest:
+    """A request that waits for an approval: `wait`, then `collect`; or `cancel` it."""
+
+    def __init__(
+        self, client: BlockingClient, view: Waiting, body: Mapping[str, object], key: str
+    ) -> None:
+        self._client = client
+        self._body = body
+        self._key = key
+        self.view = view
+
+    def wait(self) -> None:
+        """
+        Return once it is approved or over.
+
+        A daemon that is away meanwhile is asked again for as long as the request may wait.
+        """
+        patience = self._patience()
+        while True:
+            try:
+                if self._client.look(self.view.id) is None:
+                    return
+            except ClientError as error:
+                _pause_or_raise(patience, error)
+                continue
+            if patience.is_over(time.monotonic()):
+                raise waits_too_long(self.view)
+            time.sleep(POLL_PAUSE)
+
+    def collect(self) -> "BlockingTask | BlockingRequest":
+        """Start what was approved. Raises Refused(task_ended), which says why, when it is over."""
+        return self._client.ask(self._body, self._key, self._patience())
+
+    def cancel(self) -> Ended:
+        """Withdraw the request: nobody need approve it any more."""
+        return self._client.end(self.view.id, "cancelled")
+
+    def _patience(self) -> Patience:
+        seconds = waits_for(self.view, datetime.now(UTC))
+        return Patience(time.monotonic(), at_first=True, seconds=seconds)
 
 
 class BlockingTask:
@@ -157,107 +216,3 @@ def _pause_or_raise(patience: Patience, error: ClientError) -> None:
     if pause is None:
         raise error
     time.sleep(pause)
-
-
-class _Line:
-    """A connected socket, all of whose operations together end by one deadline."""
-
-    def __init__(self, connection: socket.socket, deadline: float) -> None:
-        self._connection = connection
-        self._deadline = deadline
-
-    def send(self, data: bytes) -> None:
-        self._connection.settimeout(self._left())
-        self._connection.sendall(data)
-
-    def receive(self) -> bytes:
-        """Return at least one byte. Raises EOFError."""
-        self._connection.settimeout(self._left())
-        data = self._connection.recv(_CHUNK)
-        if not data:
-            raise EOFError("the connection was closed before the answer was complete")
-        return data
-
-    def connect(self, address: str | tuple[str, int]) -> None:
-        self._connection.settimeout(self._left())
-        self._connection.connect(address)
-
-    def secure(self, terms: "Terms") -> None:
-        """Go on in TLS, with the daemon that was expected. Raises WrongDaemon."""
-        self._connection.settimeout(self._left())
-        self._connection = terms.secure(self._connection)
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _left(self) -> float:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
-
-
-def exchange(
-    path: str,
-    request: bytes,
-    seconds: float,
-    meanwhile: Callable[[], None] | None = None,
-    terms: "Terms | None" = None,
-) -> dict[str, Any]:
-    """
-    Send a request to the daemon and read its answer: a connection each, with a deadline.
-
-    `meanwhile` is called between the two; where there are `terms`, both go over TLS.
-    """
-    answer = Answer()
-    sent = False
-    try:
-        with closing(_Line(socket.socket(socket.AF_UNIX), time.monotonic() + seconds)) as line:
-            line.connect(path)
-            if terms is not None:
-                line.secure(terms)
-            sent = True
-            line.send(request)
-            if meanwhile is not None:
-                meanwhile()
-            while not answer.complete:
-                answer.feed(line.receive())
-    except (OSError, EOFError) as error:  # TimeoutError is an OSError
-        raise calls.broken(path, error, seconds, sent=sent) from error
-    return calls.read(answer)
-
-
-def _token() -> tuple[Proof, float]:
-    """Ask for a JWT-SVID; also returns for how many seconds it is to be held."""
-    held = _ask(svid.question(svid.DEFAULT_AUDIENCE), svid.read)
-    return Proof(held.token), held.refresh_at - time.time()
-
-
-def _terms(daemon: str) -> tuple[Proof, float]:
-    """Ask for an X.509-SVID; also returns for how many seconds it is to be held."""
-    from . import mutual_tls  # noqa: PLC0415 - ssl is 20 ms that most do not need
-
-    expected = mutual_tls.expected(daemon)
-    terms = _ask(mutual_tls.question(), lambda message: mutual_tls.terms(message, expected))
-    return Proof(terms=terms), mutual_tls.HOLD_SECONDS
-
-
-def _ask(call: UnaryCall, read: Callable[[bytes], T]) -> T:
-    """Ask the Workload API."""
-    where = svid.endpoint(None)
-    line = _Line(socket.socket(_family(where)), time.monotonic() + svid.FETCH_SECONDS)
-    try:
-        with closing(line):
-            line.connect(where.path or (where.host, where.port))
-            line.send(call.opening())
-            while call.answer is None:
-                line.send(call.receive(line.receive()))
-        return read(call.answer)
-    except (GrpcFailure, OSError, EOFError, ValueError) as error:
-        raise svid.failure(where.path or where.host, error) from error
-
-
-def _family(where: svid.Endpoint) -> socket.AddressFamily:
-    if where.path is not None:
-        return socket.AF_UNIX
-    return socket.AF_INET6 if ":" in where.host else socket.AF_INET

@@ -22,6 +22,8 @@ DEFAULT_SOCKET: Final = "/run/taskmint/task.sock"
 START_SECONDS: Final = 70.0  # the daemon gives up minting after 60
 HEARTBEAT_SECONDS: Final = 10.0
 END_SECONDS: Final = 10.0  # the daemon answers 202 after 8
+POLL_SECONDS: Final = 30  # how long the daemon is asked to wait for a change
+LOOK_SECONDS: Final = POLL_SECONDS + 10.0
 
 _UNAUTHORIZED: Final = 401
 _ALWAYS: Final[Mapping[str, str]] = {
@@ -52,6 +54,11 @@ def start(proof: Proof, body: Mapping[str, object], key: str) -> bytes:
 def heartbeat(proof: Proof, task: str) -> bytes:
     """`POST /v1/tasks/{id}/heartbeat`; the proof is a new one of who we are."""
     return request("POST", f"/v1/tasks/{task}/heartbeat", _proving(proof))
+
+
+def look(proof: Proof, task: str) -> bytes:
+    """`GET /v1/tasks/{id}?wait=`: answered when a request is approved or over, or as it is."""
+    return request("GET", f"/v1/tasks/{task}?wait={POLL_SECONDS}s", _proving(proof))
 
 
 def end(proof: Proof, task: str, outcome: Outcome) -> bytes:

@@ -29,6 +29,11 @@ class DaemonApi:
         """Start a task, the same key the same one; also returns what proved us."""
         return await self._call(lambda proof: calls.start(proof, body, key), calls.START_SECONDS)
 
+    async def look(self, task: str) -> dict[str, Any]:
+        """Show a request once it is approved or over, or as it is after half a minute."""
+        _, answer = await self._call(lambda proof: calls.look(proof, task), calls.LOOK_SECONDS)
+        return answer
+
     async def heartbeat(self, task: str, proof: Proof) -> dict[str, Any]:
         """Say that the task lives; the proof says anew who we are."""
         request = calls.heartbeat(proof, task)

@@ -8,7 +8,7 @@ import sys
 from typing import Final
 
 from . import calls
-from .blocking import exchange
+from .blocking_transport import exchange
 from .errors import ClientError
 
 _SECONDS: Final = 4.0

@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from .answers import FORGOTTEN, Credential, Ended, Started, ended, started
+from . import patiently
+from .answers import Credential, Ended, Started, started
 from .calls import Outcome
 from .daemon_api import DaemonApi
 from .errors import ClientError
 from .proof import Proof
-from .timing import Patience, Pulse, is_forgotten, is_over
+from .timing import Pulse, is_over
 
 
 class RunningTask:
@@ -71,22 +72,8 @@ class RunningTask:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])  # unlike await, it leaves cancellation to us alone
-        self.ended = await self._end(outcome)
+        self.ended = await patiently.end(self._api, self.id, outcome)
         return self.ended
-
-    async def _end(self, outcome: Outcome) -> Ended:
-        loop = asyncio.get_running_loop()
-        patience = Patience(loop.time(), at_first=True)
-        while True:
-            try:
-                return ended(await self._api.end(self.id, outcome))
-            except ClientError as error:
-                if is_forgotten(error):
-                    return FORGOTTEN
-                pause = patience.pause(error, loop.time())
-                if pause is None:
-                    raise
-            await asyncio.sleep(pause)
 
     async def _beat(self, pulse: Pulse, interval: float) -> None:
         loop = asyncio.get_running_loop()

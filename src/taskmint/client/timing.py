@@ -1,12 +1,15 @@
 """When to ask again and when to say that a task lives: decisions on a clock that is passed in."""
 
+from datetime import datetime
 from typing import Final
 
-from .answers import Started
-from .errors import ClientError, Interrupted, Refused, Unreachable
+from .answers import Started, Waiting
+from .errors import BadAnswer, ClientError, Interrupted, Refused, Unreachable
 from .proof import Proof
 
+POLL_PAUSE: Final = 0.5  # between two looks, for a daemon that answers at once
 _PATIENCE_SECONDS: Final = 10.0  # for a daemon that is being restarted
+_GRACE_SECONDS: Final = 2.0  # in which the daemon says itself that the time is over
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 1.0
 _NOT_FOUND: Final = 404
@@ -16,14 +19,14 @@ _OVER: Final = frozenset({_NOT_FOUND, _CONFLICT})  # no such task any more, or n
 
 class Patience:
     """
-    Repeats a request for ten seconds, with pauses that grow to one.
+    Repeats a request for ten seconds, or as long as it is told, with pauses that grow to one.
 
     A start is repeated only after a connection broke: nobody there at first is an answer. An end
-    is repeated whenever that can help.
+    is repeated whenever that can help, and so is a look at a request that waits for an approval.
     """
 
-    def __init__(self, now: float, *, at_first: bool) -> None:
-        self._give_up = now + _PATIENCE_SECONDS
+    def __init__(self, now: float, *, at_first: bool, seconds: float = _PATIENCE_SECONDS) -> None:
+        self._give_up = now + seconds
         self._pause = _FIRST_PAUSE
         self._at_first = at_first
 
@@ -40,6 +43,22 @@ class Patience:
             return None
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE)
         return pause
+
+    def is_over(self, now: float) -> bool:
+        """Whether its time has passed."""
+        return now > self._give_up
+
+
+def waits_for(view: Waiting, now: datetime) -> float:
+    """How many seconds a request may wait, by the wall clock, which is the daemon's too."""
+    return max(0.0, (view.until - now).total_seconds()) + _GRACE_SECONDS
+
+
+def waits_too_long(view: Waiting) -> BadAnswer:
+    """Build the error of a request that waits although its time is over."""
+    return BadAnswer(
+        f"the daemon lets request {view.id} wait for longer than it said", fix="see its log"
+    )
 
 
 class Pulse:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from taskmint.client import calls
-from taskmint.client.blocking import exchange
+from taskmint.client.blocking_transport import exchange
 from taskmint.client.errors import ClientError, Refused
 
 from .places import lock_holder
