@@ -5,9 +5,11 @@ import pytest
 from taskmint.policy.database import (
     POSTGRESQL_CREATION,
     POSTGRESQL_REVOCATION,
+    expires_by_itself,
     lint_creation,
     lint_revocation,
 )
+from taskmint.policy.mysql import MARIADB_CREATION
 
 
 def test_the_recommended_statements_pass_their_lints() -> None:
@@ -16,6 +18,25 @@ def test_the_recommended_statements_pass_their_lints() -> None:
     assert list(lint_revocation([POSTGRESQL_REVOCATION])) == []
     assert list(lint_creation([POSTGRESQL_CREATION.lower()])) == []
     assert list(lint_revocation([POSTGRESQL_REVOCATION.lower()])) == []
+
+
+@pytest.mark.parametrize(
+    ("statements", "expires"),
+    [
+        ([POSTGRESQL_CREATION], True),
+        (["GRANT x TO y", POSTGRESQL_CREATION.lower()], True),
+        (["CREATE ROLE x VALID\n  UNTIL '{{expiration}}'"], True),
+        (["CREATE ROLE x VALID", "UNTIL '{{expiration}}'"], False),
+        (["CREATE ROLE x VALID UNTIL 'infinity'"], False),
+        ([MARIADB_CREATION], False),
+        ([], False),
+    ],
+)
+def test_an_account_ends_by_itself_where_a_statement_says_when(
+    statements: list[str], *, expires: bool
+) -> None:
+    """In one statement, whatever its letters and its lines."""
+    assert expires_by_itself(statements) is expires
 
 
 @pytest.mark.parametrize("statements", [[], [""], ["  ", "\n"]])

@@ -8,7 +8,7 @@ import pytest
 from policy.asking import REPORT, load
 from policy.test_entitlement import DATABASE, SECRET
 from taskmint.model.scope import EntitlementKind, ProofLevel
-from taskmint.policy.acl import merge, parse
+from taskmint.policy.acl import Rule, merge, parse
 from taskmint.policy.enumerate import enumerate_definitions
 from taskmint.policy.plan import DAEMON_TOKEN_MAX, DAEMON_TOKEN_PERIOD, plan_of
 from taskmint.policy.plan_objects import (
@@ -20,7 +20,7 @@ from taskmint.policy.plan_objects import (
     PlanSettings,
     TaskDatabaseRole,
 )
-from taskmint.policy.plan_rules import daemon_rules
+from taskmint.policy.plan_rules import daemon_rules, entitlements_of, standing_role
 
 DAEMON = "spiffe://example.org/taskmint"
 TAKEN_BACK = {"lease_id": "gone/creds/x/1", "sync": True}
@@ -185,6 +185,52 @@ def test_a_lease_of_a_mount_that_is_forgotten_can_be_taken_back(
 ) -> None:
     """Looked up and revoked, never renewed; whether it may is the server's to say."""
     assert plan.permits_daemon("PUT", path, body) is permitted
+
+
+@pytest.mark.parametrize(
+    ("entitlement", "role"),
+    [
+        (SECRET.replace("-{region}", ""), "database/roles/ro"),
+        ("secret: {mount: db, path: creds/static/x}", None),
+        ("secret: {mount: db, path: creds}", None),
+        ("secret: {mount: db, path: static-creds/x}", None),
+        ("secret: {mount: db, path: creds/x, method: POST}", None),
+        ("ssh: {mount: db, role: otp, operation: otp, ip: 10.0.0.1}", None),
+        (DATABASE.replace("_{region}", ""), None),
+    ],
+)
+def test_a_standing_role_is_known_by_its_credentials_path(
+    entitlement: str, role: str | None
+) -> None:
+    """Read by GET at creds/NAME: the server lets it be read, and no other."""
+    text = "version: 1\ntasks:\n" + task("a", x=entitlement)
+    (held,) = entitlements_of(enumerate_definitions(load(text)))
+
+    assert standing_role(held) == role
+    own = planned(task("a", x=entitlement)).policies["taskmint-daemon"].rules
+    read = [rule for rule in own if "/roles/" in rule.path and "read" in rule.capabilities]
+    assert [rule for rule in read if not rule.path.startswith("auth/")] == (
+        [] if role is None else [Rule(role, ("read",), {})]
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "permitted"),
+    [
+        ("GET", "gone/roles/x", None, True),
+        ("GET", "gone/before/roles/x", None, True),
+        ("GET", "gone/roles/x", {"a": 1}, False),
+        ("GET", "gone/roles/x/y", None, False),
+        ("GET", "one/too/many/of/roles/x", None, False),
+        ("GET", "gone/config/x", None, False),
+        ("DELETE", "gone/roles/x", None, False),
+    ],
+)
+def test_the_role_of_a_mount_that_is_forgotten_can_be_read(
+    plan: Plan, method: str, path: str, body: dict[str, Any] | None, *, permitted: bool
+) -> None:
+    """Its clock tells when an account ends whose answer was lost."""
+    assert plan.permits_daemon(method, path, body) is permitted
 
 
 @pytest.mark.parametrize(

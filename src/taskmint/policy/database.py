@@ -152,7 +152,7 @@ _REVOCATION_NEEDS: Final = (
 
 def expires_by_itself(creation: Iterable[str]) -> bool:
     """Say whether a role's accounts are refused at their lease's end, whatever Vault does then."""
-    return re.search(_EXPIRES, "\n".join(creation), re.IGNORECASE) is not None
+    return any(re.search(_EXPIRES, statement, re.IGNORECASE) for statement in creation)
 
 
 def lint_creation(statements: Sequence[str]) -> Iterator[str]:

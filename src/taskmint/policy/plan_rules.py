@@ -41,10 +41,10 @@ def probe_path(entitlement: Entitlement) -> str | None:
 
 def standing_role(entitlement: Entitlement) -> str | None:
     """Return the path of the role whose credentials an entitlement reads, where it is one's."""
-    operation, _, name = entitlement.path.partition("/")
+    beginning, _, name = entitlement.path.rpartition("/")
     if entitlement.kind is not EntitlementKind.SECRET or entitlement.method != "GET":
         return None
-    return f"{entitlement.mount}/roles/{name}" if operation == "creds" and "/" not in name else None
+    return f"{entitlement.mount}/roles/{name}" if beginning == "creds" else None
 
 
 def task_rules(definitions: Iterable[EnumeratedDefinition]) -> dict[str, tuple[Rule, ...]]:
