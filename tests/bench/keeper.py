@@ -2,8 +2,9 @@
 `python -m bench.keeper POLICY TASKS ROUNDS`: renew and take back by taskmint, and by bare calls.
 
 Prints one JSON object. Each round renews the same tokens and leases by our own code and twice by
-an aiohttp session that makes the same calls, and takes tasks back both ways; the arms stand next to
-each other in time, in another order each round. CPU is this process's own, all threads.
+an aiohttp session that makes the same calls and reads the answers, and takes tasks back both ways;
+the arms stand next to each other in time, in another order each round. CPU is this process's own,
+all threads.
 """
 
 import asyncio
@@ -161,7 +162,9 @@ async def _call(
         method, path, body = "POST", f"/v1/auth/token/{what}-accessor", {"accessor": handle.id}
         body |= more
     async with session.request(method, path, json=body, headers=token) as answer:
-        await answer.read()
+        said = await answer.read()
+        if said:
+            json.loads(said)  # how long a renewal holds, why something is not there
         if answer.status not in {200, 204, 400}:
             raise AssertionError(f"{method} {path}: {answer.status}")
 

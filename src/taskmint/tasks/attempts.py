@@ -2,8 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -27,16 +27,15 @@ class Attempts:
         self._began: dict[int, tuple[str, float, asyncio.Timeout]] = {}
         self._numbers = itertools.count()
 
-    @asynccontextmanager
-    async def under_way(self, mount: str, at_most: float | None) -> AsyncIterator[None]:
-        """Count an attempt for as long as the block takes. Raises TimeoutError."""
+    @contextmanager
+    def under_way(self, mount: str, bound: asyncio.Timeout) -> Iterator[None]:
+        """Count an attempt, made within `bound`, for as long as the block takes."""
         number = next(self._numbers)
-        async with asyncio.timeout(at_most) as bound:
-            self._began[number] = mount, asyncio.get_running_loop().time(), bound
-            try:
-                yield
-            finally:
-                del self._began[number]
+        self._began[number] = mount, asyncio.get_running_loop().time(), bound
+        try:
+            yield
+        finally:
+            del self._began[number]
 
     def cut_short(self, seconds: float) -> None:
         """Let each of them take so long from now, and no longer."""

@@ -5,7 +5,6 @@ First at a third of the life, retried at a twelfth of it, always to the dead-man
 (decisions.md, renewal). A lease has its own clock: renewing its token does not renew it.
 """
 
-import asyncio
 from datetime import timedelta
 from enum import Enum, auto
 from typing import Final
@@ -18,6 +17,7 @@ from .lanes import Lanes, mount_of
 from .outside import Outside
 from .revision import NEVER, Revision
 from .task import Task
+from .together import together
 
 PARALLEL_RENEWALS: Final = 16  # for each mount
 _UNKNOWN: Final = 0.0
@@ -65,14 +65,10 @@ class Renewer:
 
         What Vault grants counts from before the call, so that the guarantee never says too much.
         """
-        # Each of them is asked for by itself: none that fails keeps the others from renewal. The
-        # token goes on this very task: ten thousand tasks of asyncio's a round are worth sparing.
-        token, *leases = revision.renewed_together()
-        others = asyncio.gather(*(self._one(task, revision, lease) for lease in leases))
-        try:
-            lapses = [await self._one(task, revision, token), *await others]
-        finally:
-            others.cancel()
+        # Each of them is asked for by itself: none that fails keeps the others from renewal.
+        lapses = await together(
+            [self._one(task, revision, each) for each in revision.renewed_together()]
+        )
         now = self._clock.boottime()
         if not revision.works():  # its end came meanwhile
             return Outcome.OK

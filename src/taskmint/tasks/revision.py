@@ -10,6 +10,7 @@ from taskmint.policy.shadow import Shadowed
 from taskmint.ports import Revocable, RevocableKind
 
 NEVER: Final = float("inf")
+_WORKING: Final = (RevisionState.CURRENT, RevisionState.OVERLAPPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +134,7 @@ class Revision:
 
     def works(self) -> bool:
         """Whether its credentials are in use: they are renewed."""
-        states = {RevisionState.CURRENT, RevisionState.OVERLAPPING}
-        return self.state in states and not self.retiring
+        return self.state in _WORKING and not self.retiring
 
     def may_stand(self) -> bool:
         """Whether something of it may exist in Vault."""

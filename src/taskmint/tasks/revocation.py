@@ -23,6 +23,7 @@ from .lanes import Lanes, mount_of
 from .outside import Outside, Settings
 from .revision import Held, Revision
 from .task import Task
+from .together import together
 from .tokens import token_request
 from .unheard import Unheard
 
@@ -81,16 +82,16 @@ class Revoker:
 
         False when the daemon stops before that: the next start goes on.
         """
-        items = (self._item(task, revision, held) for held in revision.held)
-        if not all(await asyncio.gather(*items)):
+        items = [self._item(task, revision, held) for held in revision.held if held.revocable]
+        if items and not all(await together(items)):
             return False
         self._failpoints.reach(Failpoint.AFTER_REVOKE_LEASE)
         if revision.token and not await self._until_gone(task, revision, revision.token):
             return False
         self._failpoints.reach(Failpoint.AFTER_REVOKE_TOKEN)
         if revision.written:
-            paths = (self._until_deleted(task, revision, path) for path in sorted(revision.written))
-            if not all(await asyncio.gather(*paths)):
+            paths = [self._until_deleted(task, revision, path) for path in sorted(revision.written)]
+            if not all(await together(paths)):
                 return False
             self._failpoints.reach(Failpoint.AFTER_DELETE)
         if revision.unheard_since is None:
@@ -204,9 +205,9 @@ class Revoker:
                 last = self._leaves(task)
                 if last and mount in self._away:
                     return False
-                bound = LAST_ATTEMPT_SECONDS if last else None
-                async with self.attempts.under_way(mount, bound):
-                    proven = await attempt()
+                async with asyncio.timeout(LAST_ATTEMPT_SECONDS if last else None) as bound:
+                    with self.attempts.under_way(mount, bound):
+                        proven = await attempt()
                 if proven:
                     return True
             task.last_problem = problem

@@ -384,7 +384,9 @@ class VaultClient:
     async def _own(self, mount: str, what: VaultCall, call: Call) -> Reply:
         """Make a call with the daemon's own token; once more when that token proves dead."""
         door = await self._session.door()
-        reply = await self._through(mount, what, partial(_caught_up, partial(call, door)))
+        reply = await self._through(mount, what, partial(call, door))
+        if reply.meaning is Meaning.BEHIND:
+            reply = await self._through(mount, what, partial(_caught_up, partial(call, door)))
         if reply.meaning is Meaning.DENIED and await self._session.replaced(door):
             fresh = await self._session.door()
             reply = await self._through(mount, what, partial(call, fresh))
@@ -407,7 +409,10 @@ class VaultClient:
             self._log.warning("vault_token_left", code=error.code, problem=error.detail)
 
     def _permits_own(self, method: str, path: str, body: Body) -> bool:
-        return any(plan.permits_daemon(method, path, body) for plan in self._plans())
+        # The plan in force first: almost every request is one of its own.
+        return self._plan.permits_daemon(method, path, body) or any(
+            plan.permits_daemon(method, path, body) for plan in self._retired
+        )
 
     def _permits_task(self, policy: str, method: str, path: str, body: Body) -> bool:
         return any(plan.permits_task(policy, method, path, body) for plan in self._plans())

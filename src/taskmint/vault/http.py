@@ -37,6 +37,7 @@ _CONNECT_SECONDS: Final = 10.0
 _KEEP_ALIVE_SECONDS: Final = 60.0
 # Vault Enterprise names the state that a write led to; sent along, a node that is behind says so.
 _INDEX: Final = "X-Vault-Index"
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 _SPARE_CONNECTIONS: Final = 4  # the daemon's own login and renewal never wait behind tasks
 
 
@@ -155,7 +156,7 @@ class Transport:
             headers[_INDEX] = self._index
         data = None
         if body is not None:
-            data = json.dumps(body, separators=(",", ":")).encode()
+            data = _ENCODER.encode(body).encode()
             headers["Content-Type"] = "application/json"
         if method == "LIST":
             method, path = "GET", f"{path}?list=true"

@@ -29,20 +29,15 @@ class Stopwatch:
     ) -> Reply:
         """Make the call, in a span of its own. Raises what it raises."""
         with self._tracer.span(f"vault {what}", {"mount": mount}):
-            return await self._timed(mount, what, call)
-
-    async def _timed(
-        self, mount: str, what: VaultCall, call: Callable[[], Awaitable[Reply]]
-    ) -> Reply:
-        began = time.perf_counter()
-        try:
-            reply = await call()
-        except Unavailable:
-            self._called(mount, what, Answered.AWAY, time.perf_counter() - began)
-            raise
-        answered = _answered(what, reply.meaning)
-        self._called(mount, what, answered, time.perf_counter() - began)
-        return reply
+            began = time.perf_counter()
+            try:
+                reply = await call()
+            except Unavailable:
+                self._called(mount, what, Answered.AWAY, time.perf_counter() - began)
+                raise
+            answered = _answered(what, reply.meaning)
+            self._called(mount, what, answered, time.perf_counter() - began)
+            return reply
 
 
 def _nobody_counts(mount: str, what: VaultCall, answered: Answered, seconds: float) -> None:
