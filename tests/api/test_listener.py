@@ -5,6 +5,7 @@ import os
 import resource
 import select
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -16,7 +17,7 @@ import uvloop
 from aiohttp import ClientConnectionError, ClientSession, UnixConnector, web
 
 from taskmint.api.activation import SocketFile, bound_socket
-from taskmint.api.connection import Timeouts
+from taskmint.api.connection import Timeouts, TlsDoor
 from taskmint.api.listener import Listener, ListenerLimits, affordable_connections
 from taskmint.errors import TaskmintError
 from taskmint.identity.peers import PeerReader, PidfdSource
@@ -82,6 +83,7 @@ async def served(
     source: PidfdSource = PidfdSource.PREFER,
     *,
     inherited: bool = False,
+    tls: TlsDoor | None = None,
 ) -> AsyncIterator[Served]:
     """Serve `/peer`, `/wait` (until released), `/body` and `/big` behind a listener."""
     path = directory / "task.sock"
@@ -130,11 +132,36 @@ async def served(
     assert runner.server is not None
     async with bound_socket(SocketFile(path)) as sock:
         listener = Listener(
-            sock, runner.server, limits=limits, reader=PeerReader(source), inherited=inherited
+            sock,
+            runner.server,
+            limits=limits,
+            reader=PeerReader(source),
+            inherited=inherited,
+            tls=tls,
         )
         async with listener:
             yield Served(path, listener, entered, release, peers, after)
     await runner.cleanup()
+
+
+class NoTerms:
+    """TLS is listened for, and none is offered."""
+
+    def context(self) -> ssl.SSLContext | None:
+        """Offer nothing."""
+        return None
+
+    def admit(self, session: ssl.SSLObject) -> tuple[bytes, ...]:
+        """Never come to it."""
+        raise AssertionError(f"{session} was never offered")
+
+
+def never(peer: Peer, error: TaskmintError) -> None:
+    """Fail: nobody comes to a handshake."""
+    raise AssertionError(f"{peer} was refused: {error}")
+
+
+FIRST_BYTE_DOOR = TlsDoor(NoTerms(), never)
 
 
 def descriptor_target(descriptor: int) -> str:
@@ -229,6 +256,30 @@ def test_a_half_sent_header_is_closed_by_our_clock(run: Run, tmp_path: Path, sen
             assert to.peers == []
             writer.close()
             await gone(to)
+
+    run(main())
+
+
+@pytest.mark.parametrize("tls", [None, FIRST_BYTE_DOOR], ids=["plain", "first byte waited for"])
+def test_an_urgent_byte_is_a_byte_like_any_other(
+    run: Run, tmp_path: Path, tls: TlsDoor | None
+) -> None:
+    """Sent out of band (MSG_OOB), it is read in its place, and waiting for more costs no CPU."""
+    limits = replace(LIMITS, timeouts=Timeouts())
+
+    async def main() -> None:
+        async with served(tmp_path, limits, tls=tls) as to:
+            loop = asyncio.get_running_loop()
+            with to.connect() as sock, to.connect() as waiting:
+                sock.send(GET[:1], socket.MSG_OOB)
+                waiting.send(GET[:1], socket.MSG_OOB)
+                await until(lambda: to.listener.connections == 2)
+                began = time.thread_time()
+                await asyncio.sleep(0.5)
+                assert time.thread_time() - began < 0.25
+                await loop.sock_sendall(sock, GET[1:])
+                async with asyncio.timeout(5):
+                    assert (await loop.sock_recv(sock, 100)).startswith(b"HTTP/1.1 200")
 
     run(main())
 

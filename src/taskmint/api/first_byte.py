@@ -8,7 +8,11 @@ FIRST_OF_TLS: Final = b"\x16"  # a handshake record (RFC 8446, section 5.1); no 
 
 
 async def first_byte(sock: socket.socket) -> bytes:
-    """Wait for the first byte of a non-blocking socket; empty when the caller hangs up first."""
+    """
+    Wait for the first byte of a non-blocking socket; empty when the caller hangs up first.
+
+    The socket has SO_OOBINLINE: else one urgent byte wakes this loop again and again.
+    """
     while True:
         try:
             return sock.recv(1, socket.MSG_PEEK)

@@ -251,6 +251,9 @@ class Listener:
             return
         self.counts.accepted += 1
         sock.setblocking(False)
+        # An urgent byte (MSG_OOB) would make the socket readable and yet not be there to be read,
+        # and the loop would turn without rest. In line it is a byte like any other.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         peer = self._reader.read(sock, first_pass=self._first_pass)
         loop = asyncio.get_running_loop()
         connection = Connection(
