@@ -11,8 +11,10 @@ The list: a task token by role; the credential, minted with it; then revoke the 
 up, revoke the token, look it up.
 """
 
+import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -32,7 +34,8 @@ class Kind:
     """
     One of the two tasks. `mint_path` is below /v1/; a `mint_body` makes it a POST.
 
-    `two_call_path` is what a standing identity reads, or posts to, without a task.
+    `two_call_path` is what a standing identity reads, or posts to, without a task. It is minted
+    `mints` times, side by side.
     """
 
     name: str
@@ -42,6 +45,7 @@ class Kind:
     mint_path: str
     mint_body: dict[str, Any] | None
     two_call_path: str
+    mints: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +59,14 @@ class Timing:
 class Arm(Protocol):
     """One way to make a task."""
 
-    async def task(self, connection: Connection, kind: Kind) -> Timing:
-        """Make one task and end it. Raises UnexpectedAnswer, OSError."""
+    async def task(
+        self, connection: Connection, kind: Kind, beside: Sequence[Connection] = ()
+    ) -> Timing:
+        """
+        Make one task and end it; `beside` are a connection more for each mint after the first.
+
+        Raises UnexpectedAnswer, OSError.
+        """
 
 
 class Vault:
@@ -136,14 +146,18 @@ class SixCalls:
 
     standing: str
 
-    async def task(self, connection: Connection, kind: Kind) -> Timing:
+    async def task(
+        self, connection: Connection, kind: Kind, beside: Sequence[Connection] = ()
+    ) -> Timing:
         """Make the list of calls."""
         vault = Vault(connection, self.standing)
+        each = [vault, *(Vault(one, self.standing) for one in beside)]
         began = time.perf_counter()
         token, accessor = await vault.create(kind)
-        credential = await vault.mint(kind, token)
+        credentials = await asyncio.gather(*(one.mint(kind, token) for one in each))
         started = time.perf_counter()
-        await vault.end(credential)
+        ends = zip(each, credentials, strict=True)
+        await asyncio.gather(*(one.end(credential) for one, credential in ends))
         await vault.end(accessor)
         return Timing(started - began, time.perf_counter() - began)
 
@@ -152,8 +166,11 @@ class SixCalls:
 class TwoCalls:
     """`two_call`: the revocation is synchronous, so that its work falls into the same cell."""
 
-    async def task(self, connection: Connection, kind: Kind) -> Timing:
+    async def task(
+        self, connection: Connection, kind: Kind, beside: Sequence[Connection] = ()
+    ) -> Timing:
         """Read and revoke."""
+        del beside
         vault = Vault(connection, "")
         began = time.perf_counter()
         credential = await vault.read_standing(kind)
@@ -168,8 +185,11 @@ class Taskmint:
     def __init__(self) -> None:
         self.svid = ""
 
-    async def task(self, connection: Connection, kind: Kind) -> Timing:
+    async def task(
+        self, connection: Connection, kind: Kind, beside: Sequence[Connection] = ()
+    ) -> Timing:
         """Start and end."""
+        del beside
         began = time.perf_counter()
         task = await self.start(connection, kind)
         started = time.perf_counter()

@@ -66,11 +66,15 @@ class Generator:
 
     async def _cell(self, kind: Kind, command: dict[str, Any]) -> dict[str, Any]:
         arm = self._arms[command["arm"]]
-        connections = await self._connections(command["arm"], command["concurrency"])
+        width, more = command["concurrency"], kind.mints - 1
+        if more and width > 1:
+            raise ValueError(f"{kind.name} is measured one at a time")
+        connections = await self._connections(command["arm"], width + more)
+        connections, beside = connections[:width], connections[width:]
         timings: list[Timing] = []
 
         async def one(connection: Connection) -> None:
-            timings.append(await arm.task(connection, kind))
+            timings.append(await arm.task(connection, kind, beside))
 
         gc.collect()
         cpu, began = time.process_time(), time.perf_counter()

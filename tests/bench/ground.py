@@ -27,7 +27,7 @@ from .arms import Kind
 from .load import Load
 from .measure import pid_of
 from .proxy import bao_proxy
-from .scope_definitions import definitions, kinds
+from .scope_definitions import NOTE, NOTES, definitions, kinds
 
 POSTGRES: Final = "postgres"
 TOKEN: Final = "token"
@@ -148,6 +148,8 @@ async def _set_up(stack: Stack) -> Secret[str]:
     """Apply the plan, and make the token that the peers use: the daemon's rights and two more."""
     async with stack.admin() as bao:
         await set_up_task_connection(bao, stack.postgres)
+        await bao.call("POST", f"sys/mounts/{NOTES}", {"type": "kv"})
+        await bao.call("POST", f"{NOTES}/{NOTE}", {"text": "x"})
     await stack.apply()
     async with stack.admin() as bao:
         nothing = 'path "sys/health" { capabilities = ["read"] }'
