@@ -76,6 +76,10 @@ def test_lines_are_counted_from_one() -> None:
         (11, 'path "secret/*" {', True),
     ]
     assert len(parse("\n\n" + text)) == 3
+    assert [(block.line, block.rule) for block in parse("  x\n" + render(rules[:1]))] == [
+        (1, None),
+        (2, rules[0]),
+    ]
 
 
 @pytest.mark.parametrize("text", ["  indented", "}", "\n  indented\n}\n"])
@@ -147,7 +151,16 @@ def test_merging_takes_nothing_away(rules: list[Rule], data: st.DataObject) -> N
 
 def test_the_text_of_each_kind_of_value() -> None:
     """HCL: `=` in mappings, JSON otherwise; no `${`, which would begin a template, anywhere."""
-    values: tuple[Json, ...] = (True, 5, 'q"', "a ${b}", ["x", "${"], {"k": "v", "${": ["w"]}, {})
+    values: tuple[Json, ...] = (
+        True,
+        5,
+        'q"',
+        "é",
+        "a ${b}",
+        ["x", "${"],
+        {"k": "v", "${": ["w"]},
+        {},
+    )
     rule = Rule("p/${x}", ("update", "create"), {"f": values, "e": ()}, ("f", "e"))
 
     assert render((rule,)) == (
@@ -156,7 +169,7 @@ def test_the_text_of_each_kind_of_value() -> None:
         '  required_parameters = ["e", "f"]\n'
         "  allowed_parameters = {\n"
         '    "e" = []\n'
-        '    "f" = ["a \\u0024{b}", "q\\"", 5, ["x", "\\u0024{"], true, '
+        '    "f" = ["a \\u0024{b}", "q\\"", "é", 5, ["x", "\\u0024{"], true, '
         '{ "\\u0024{" = ["w"], "k" = "v" }, {}]\n'
         "  }\n"
         "}\n"
@@ -185,6 +198,16 @@ def test_what_the_server_cannot_compare_may_be_anything(value: Json, *, comparab
     rule = as_server_sees(Rule("p", ("update",), {"f": ("x", value), "g": ("y",)}, ("f",)))
     assert rule == Rule("p", ("update",), {"f": ("x", value) if comparable else (), "g": ("y",)},
                         ("f",))  # fmt: skip
+
+
+def test_the_order_of_a_mappings_keys_says_nothing() -> None:
+    """Two such values are one, and one covers the other."""
+    one: Json = {"a": "x", "b": "y"}
+    other: Json = {"b": "y", "a": "x"}
+    first, second = (Rule("p", ("update",), {"f": (value,)}) for value in (one, other))
+
+    assert merge([first, second]) == (first,)
+    assert covers(first, second)
 
 
 def test_rules_of_one_path_are_joined() -> None:
