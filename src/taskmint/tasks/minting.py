@@ -16,6 +16,7 @@ from .outside import Outside, Settings
 from .queueing import MintQueue, mounts_of
 from .renewal import first_renewal
 from .revision import Held, Revision
+from .sharing import SharedScopes
 from .task import Task
 from .tokens import token_request
 
@@ -41,6 +42,7 @@ class Minter:
         self._failpoints = outside.failpoints
         self._node = settings.node
         self._boot_id = settings.boot_id
+        self._scopes = SharedScopes()
         self._queue = MintQueue(settings.limits.mints_in_flight)
 
     @property
@@ -68,6 +70,7 @@ class Minter:
         reach(Failpoint.BEFORE_INTENT)
         await self._ledger.append(entries.intent(task, revision, now(), self._boot_id))
         reach(Failpoint.AFTER_INTENT)
+        revision.recorded(self._scopes.same(revision.scope))
         asked_at = self._clock.boottime()
         token = await self._prepared(task, revision)
         minted = await self._entitlements(revision, token, asked_at)

@@ -1,7 +1,9 @@
 """One revision of a task: what one decision gave it, and what stands in Vault for it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from taskmint.model.scope import DecisionInput, Entitlement, Ephemeral, Scope
@@ -10,6 +12,7 @@ from taskmint.policy.shadow import Shadowed
 from taskmint.ports import Revocable, RevocableKind
 
 NEVER: Final = float("inf")
+_NOTHING: Final[Mapping[str, int]] = MappingProxyType({})
 _WORKING: Final = (RevisionState.CURRENT, RevisionState.OVERLAPPING)
 
 
@@ -59,7 +62,7 @@ class Revision:
     overlap_until: float = NEVER
     retiring: bool = False  # its end is on the way; `state` follows when that work begins
     # By entitlement: accounts that cannot log in any more and could not be dropped either.
-    left_disabled: dict[str, int] = field(default_factory=dict)
+    left_disabled: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     left: bool = False  # to the next start, which waits until the server's clocks have ended it
     shadow: Shadowed | None = None  # until it is in the ledger; a restart does without
 
@@ -67,6 +70,11 @@ class Revision:
     def disabled(self) -> int:
         """How many accounts are left without login."""
         return sum(self.left_disabled.values())
+
+    def recorded(self, scope: Scope) -> None:
+        """Keep no more than a live task needs: what it was decided by is in the ledger."""
+        self.scope = scope
+        self.shadow = None
 
     def move(self, following: RevisionState) -> None:
         """Go to another state, as the table in model/state.py allows."""

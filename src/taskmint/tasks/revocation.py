@@ -122,7 +122,8 @@ class Revoker:
 
         async def attempt() -> bool:
             result: ProbeResult = await self._vault.probe(request, held.entitlement)
-            revision.left_disabled[held.entitlement.name] = result.roles
+            left = {held.entitlement.name: result.roles}
+            revision.left_disabled = {**revision.left_disabled, **left}
             return result.sessions == 0
 
         mount = held.entitlement.mount
