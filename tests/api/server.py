@@ -15,10 +15,10 @@ from taskmint.api.admin_api import AdminApi
 from taskmint.api.admin_bodies import ReloadReply, Standing
 from taskmint.api.approvals_api import ApprovalsApi
 from taskmint.api.listener import ListenerLimits
-from taskmint.api.roles import Members, Role
+from taskmint.api.roles import Holders, Members, Role
 from taskmint.api.serving import serving_http
 from taskmint.api.task_api import TaskApi
-from taskmint.identity.peers import PeerReader
+from taskmint.identity.peers import PeerReader, PidfdSource, require_present
 from taskmint.ports import UNTRACED, Tracer
 from taskmint.tasks.service import TaskService
 
@@ -87,6 +87,7 @@ async def admin_socket(
     refuse: Exception | None = None,
     text: str = REPORT,
     world: World | None = None,
+    source: PidfdSource = PidfdSource.PREFER,
 ) -> AsyncIterator[Http]:
     """Serve the admin API over the same kind of world."""
     world = world or World()
@@ -100,12 +101,13 @@ async def admin_socket(
         return b"# nothing\n"
 
     async with world.running(text) as service:
+        holders = Holders(roles, require_present, service.unproven)
         api = AdminApi(
             operators=service.operators,
             approvals=ApprovalsApi(
-                service.approving, world.clock, roles, structlog.stdlib.get_logger()
+                service.approving, world.clock, holders, structlog.stdlib.get_logger()
             ),
-            roles=roles,
+            holders=holders,
             components={"vault": world.vault.ready},
             reload=reload,
             explain_as=service.explain_as,
@@ -117,12 +119,14 @@ async def admin_socket(
             observer=world.seen,
             log=structlog.stdlib.get_logger(),
         )
-        async with _served(directory / "admin.sock", api.application) as session:
+        async with _served(directory / "admin.sock", api.application, source) as session:
             yield Http(session, world, service, str(directory / "admin.sock"))
 
 
 @asynccontextmanager
-async def _served(path: Path, application: Any) -> AsyncIterator[aiohttp.ClientSession]:
+async def _served(
+    path: Path, application: Any, source: PidfdSource = PidfdSource.PREFER
+) -> AsyncIterator[aiohttp.ClientSession]:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(str(path))
         listening.listen()
@@ -131,7 +135,7 @@ async def _served(path: Path, application: Any) -> AsyncIterator[aiohttp.ClientS
                 listening,
                 application,
                 limits=ListenerLimits(drain=1),
-                reader=PeerReader(),
+                reader=PeerReader(source),
                 inherited=False,
             ),
             aiohttp.ClientSession(

@@ -8,15 +8,22 @@ from pathlib import Path
 
 import pytest
 
+from identity.workload import Workload, workload
 from taskmint.api.roles import Members, Role
 from taskmint.errors import Code, ConfigError, Finding
+from taskmint.identity.peers import PidfdSource
+from taskmint.ports import Event
 from taskmint.tasks.task import EndedBy
 
-from api.server import admin_socket
+from api.server import Http, admin_socket
 from tasks.world import ask, caller
 
 OPERATOR = {Role.OPERATOR: Members(uids=frozenset({os.getuid()}))}
 AUDITOR = {Role.AUDITOR: Members(gids=frozenset({os.getgid()}))}
+RELOAD = (
+    b"POST /v1/admin/reload HTTP/1.1\r\nHost: x\r\nX-Taskmint-Request: true\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
 
 
 async def test_an_operator_sees_and_ends_a_task(tmp_path: Path) -> None:
@@ -114,6 +121,52 @@ async def test_without_a_role_everything_is_403(tmp_path: Path, method: str, pat
 
         assert answer.status == 403
         assert answer.body["code"] == Code.ROLE_MISSING
+
+
+async def reload_answered(by: Workload) -> bytes:
+    """Let a process ask for a reload on the socket that it holds; returns what it is answered."""
+    by.tell("send", RELOAD.hex())
+    async with asyncio.timeout(10):
+        return await asyncio.to_thread(by.receive)
+
+
+def hand_over(giver: Workload, taker: Workload, path: Path) -> None:
+    """Pass the connection on, and leave."""
+    taker.tell("take", path)
+    giver.tell("give", path)
+    giver.exit()
+
+
+async def assert_refused(http: Http, answer: bytes) -> None:
+    """A problem with the code, and a row that says of whom."""
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b'"code": "peer_unattested"' in answer
+    async with asyncio.timeout(5):
+        while Event.UNPROVEN not in {one.event for one in http.world.ledger.entries}:
+            await asyncio.sleep(0.01)
+    entry = http.world.ledger.entries[-1]
+    assert entry.facts["code"] == Code.PEER_UNATTESTED
+
+
+async def test_a_connection_that_an_operator_hands_over_commands_nothing(tmp_path: Path) -> None:
+    """Row 25: alive it may reload; once it has exited, whoever has its connection may not."""
+    async with admin_socket(tmp_path, OPERATOR) as http:
+        with workload() as operator, workload() as taker:
+            operator.tell("connect", http.path)
+            assert (await reload_answered(operator)).startswith(b"HTTP/1.1 200")
+            hand_over(operator, taker, tmp_path / "handover")
+
+            await assert_refused(http, await reload_answered(taker))
+
+
+async def test_a_process_that_the_kernel_does_not_name_commands_nothing(tmp_path: Path) -> None:
+    """Rows 26 and 27: an operator's uid alone, without the process that has it, is no role."""
+    async with admin_socket(tmp_path, OPERATOR, source=PidfdSource.FALLBACK) as http:
+        with workload() as operator, workload() as taker:
+            operator.tell("connect", http.path)  # accepted when the loop turns, after its exit
+            hand_over(operator, taker, tmp_path / "handover")
+
+            await assert_refused(http, await reload_answered(taker))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from taskmint.errors import BadRequest, Code
-from taskmint.model.peer import Peer
 from taskmint.model.scope import CallerFacts, RequestFacts
 from taskmint.model.state import EndCause, TaskState
 from taskmint.model.task_id import TaskId
@@ -43,7 +42,7 @@ from .explanation import ExplainAsBody, to_operator
 from .gate import Serving, gate
 from .json_body import parse_object
 from .readiness import Components, readiness
-from .roles import Members, Role, require
+from .roles import Holders, Role
 from .task_api import END_WAIT, NUMBER
 
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus text format
@@ -61,7 +60,7 @@ class AdminApi:
 
     operators: Operators
     approvals: ApprovalsApi
-    roles: Mapping[Role, Members]
+    holders: Holders
     components: Components
     reload: Callable[[], Awaitable[ReloadReply]]
     explain_as: Callable[[CallerFacts, RequestFacts], Explanation]
@@ -96,7 +95,7 @@ class AdminApi:
 
     async def status(self, request: web.Request) -> web.Response:
         """Components with reasons, and what is in force."""
-        self._require(request, Role.AUDITOR, Role.OPERATOR)
+        self.holders.require(request, Role.AUDITOR, Role.OPERATOR)
         figures, standing = self.operators.figures(), self.standing()
         return _json(
             StatusReply(
@@ -115,17 +114,17 @@ class AdminApi:
 
     async def tasks(self, request: web.Request) -> web.Response:
         """List what is live."""
-        self._require(request, Role.AUDITOR, Role.OPERATOR)
+        self.holders.require(request, Role.AUDITOR, Role.OPERATOR)
         return _json(TasksReply(tasks=[operator_task(view) for view in self.operators.overview()]))
 
     async def task(self, request: web.Request) -> web.Response:
         """Show one task, live or lately ended."""
-        self._require(request, Role.AUDITOR, Role.OPERATOR)
+        self.holders.require(request, Role.AUDITOR, Role.OPERATOR)
         return _json(detail_reply(await self.operators.show(request.match_info["id"])))
 
     async def end(self, request: web.Request) -> web.Response:
         """End a task, whoever started it."""
-        peer = self._require(request, Role.OPERATOR)
+        peer = self.holders.require(request, Role.OPERATOR)
         self.log.info("operator_end", task=request.match_info["id"], uid=peer.uid)
         by = EndedBy(peer.uid)
         view = await self.operators.end(request.match_info["id"], by, END_WAIT)
@@ -134,7 +133,7 @@ class AdminApi:
 
     async def revoke(self, request: web.Request) -> web.Response:
         """Pull the kill switch: 202 with the number of an order whose proof can be waited for."""
-        peer = self._require(request, Role.OPERATOR)
+        peer = self.holders.require(request, Role.OPERATOR)
         body = read(RevokeBody, parse_object(await request.read()))
         name, value = body.selected()
         self.log.warning("operator_revoke", by=name, value=value, cause=body.cause, uid=peer.uid)
@@ -144,30 +143,27 @@ class AdminApi:
 
     async def order(self, request: web.Request) -> web.Response:
         """How far an order to revoke has come; waits a second for it to come further."""
-        self._require(request, Role.OPERATOR, Role.AUDITOR)
+        self.holders.require(request, Role.OPERATOR, Role.AUDITOR)
         text = request.match_info["number"]
         number = int(text) if NUMBER.fullmatch(text) else 0  # which no order has
         return _json(order_reply(await self.operators.order(number, ORDER_WAIT)))
 
     async def load_again(self, request: web.Request) -> web.Response:
         """Load the policy files again: all or nothing."""
-        peer = self._require(request, Role.OPERATOR)
+        peer = self.holders.require(request, Role.OPERATOR)
         self.log.info("operator_reload", uid=peer.uid)
         return _json(await self.reload())
 
     async def explain(self, request: web.Request) -> web.Response:
         """What a caller would be answered now, and why: the whole trace."""
-        self._require(request, Role.OPERATOR, Role.AUDITOR)
+        self.holders.require(request, Role.OPERATOR, Role.AUDITOR)
         body = read(ExplainAsBody, parse_object(await request.read()))
         return _json(to_operator(self.explain_as(body.caller(), body.facts())))
 
     async def scrape(self, request: web.Request) -> web.Response:
         """Prometheus text."""
-        self._require(request, Role.AUDITOR, Role.OPERATOR)
+        self.holders.require(request, Role.AUDITOR, Role.OPERATOR)
         return web.Response(body=await self.metrics(), headers={"Content-Type": METRICS_TYPE})
-
-    def _require(self, request: web.Request, *roles: Role) -> Peer:
-        return require(request, self.roles, *roles)
 
 
 def _json(reply: BaseModel, status: int = 200) -> web.Response:

@@ -6,7 +6,6 @@ it. The task socket takes none: a workload has no business with approvals of its
 """
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Annotated, Final, Literal
@@ -25,7 +24,7 @@ from taskmint.tasks.views import approval_view
 from .bodies import ApprovalReply, Body, approval_reply, read
 from .gate import PEER
 from .json_body import parse_object
-from .roles import Members, Role, require
+from .roles import Holders, Role
 
 LOCAL_LIFE: Final = timedelta(minutes=1)  # what a local user says is weighed at once
 _Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -78,7 +77,7 @@ class ApprovalsApi:
 
     approving: Approving
     clock: Clock
-    roles: Mapping[Role, Members]
+    holders: Holders
     log: structlog.stdlib.BoundLogger
 
     def routes(self) -> list[web.RouteDef]:
@@ -114,7 +113,7 @@ class ApprovalsApi:
 
     async def say(self, request: web.Request) -> web.Response:
         """Weigh what an approver says by user id, where that is switched on."""
-        peer = require(request, self.roles, Role.APPROVER)
+        peer = self.holders.require(request, Role.APPROVER)
         body = read(LocalBody, parse_object(await request.read()))
         statement = Statement(
             task=body.task,
@@ -127,7 +126,7 @@ class ApprovalsApi:
         return _json(self._reply(await self.approving.receive_local(peer.uid, statement)))
 
     def _require_reader(self, request: web.Request) -> None:
-        require(request, self.roles, Role.APPROVER, Role.OPERATOR, Role.AUDITOR)
+        self.holders.require(request, Role.APPROVER, Role.OPERATOR, Role.AUDITOR)
 
     def _reply(self, request: Request) -> WaitingReply:
         unusual = self.approving.unusual(request)

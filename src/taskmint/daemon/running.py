@@ -17,11 +17,11 @@ from taskmint.api.approvals_api import ApprovalsApi
 from taskmint.api.connection import TlsTerms
 from taskmint.api.gate import Serving
 from taskmint.api.readiness import Components
-from taskmint.api.roles import Members, Role
+from taskmint.api.roles import Holders, Members, Role
 from taskmint.api.task_api import TaskApi
 from taskmint.errors import ConfigError, TaskmintError, Unavailable
 from taskmint.identity.approvers import Approvers
-from taskmint.identity.peers import PeerReader
+from taskmint.identity.peers import PeerReader, require_present
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.housekeeping import export_heads, keep_retention
 from taskmint.ledger.sqlite import SqliteLedger
@@ -125,10 +125,11 @@ class Running:
         """The admin socket's application, still without its door."""
         parts = self._parts
         started = parts.clock.boottime()
+        holders = Holders(roles, require_present, parts.service.unproven)
         return AdminApi(
             operators=parts.service.operators,
-            approvals=ApprovalsApi(parts.service.approving, parts.clock, roles, self._log),
-            roles=roles,
+            approvals=ApprovalsApi(parts.service.approving, parts.clock, holders, self._log),
+            holders=holders,
             components=parts.components(),
             reload=self.reload,
             explain_as=parts.service.explain_as,

@@ -11,7 +11,7 @@ import struct
 from enum import StrEnum
 from typing import Final
 
-from taskmint.errors import Code, TaskmintError
+from taskmint.errors import Code, TaskmintError, Unproven
 from taskmint.model.peer import Peer, PeerProof
 
 from . import procfs
@@ -112,6 +112,22 @@ class PeerReader:
         if procfs.read_pidfd(pidfd).ours:
             return self._own_namespace
         return procfs.read_pid_namespace(pid)
+
+
+def require_present(peer: Peer) -> None:
+    """Raise Unproven(peer_unattested) unless the kernel names this process and it is alive."""
+    if peer.proof is PeerProof.NONE or peer.pidfd is None:
+        raise Unproven(
+            Code.PEER_UNATTESTED,
+            "The kernel does not say which process this is.",
+            fix="connect from the daemon's own user and pid namespace",
+        )
+    if procfs.has_exited(peer.pidfd):
+        raise Unproven(
+            Code.PEER_UNATTESTED,
+            "The process that connected has exited.",
+            fix="connect from the process that asks",
+        )
 
 
 def _peer_pidfd(sock: socket.socket) -> int | None:

@@ -8,14 +8,14 @@ from datetime import UTC, datetime
 
 from taskmint.errors import Code, Unavailable, Unproven
 from taskmint.model.caller import Caller, IdentityMethod
-from taskmint.model.peer import Peer, PeerProof
+from taskmint.model.peer import Peer
 from taskmint.model.secret import Secret
 from taskmint.ports import Clock, Presented
 
-from . import procfs
 from .believer import Believer
 from .delegation import Delegation
 from .jwt_svid import JwtRules, invalid
+from .peers import require_present
 from .token_owners import OwnerRules, TokenOwners
 from .verdicts import Verdicts
 from .workload_api import WorkloadApi
@@ -66,7 +66,7 @@ class Prover:
         Raises Unproven, Unavailable(identity_unavailable).
         """
         # 1.
-        _check_alive(peer)
+        require_present(peer)
         # 2.
         if presented.chain and presented.bearer is not None:
             raise invalid("The request carries a token on a connection that has a certificate.")
@@ -83,12 +83,12 @@ class Prover:
                 fix="send Authorization: Bearer with a JWT-SVID for this daemon's audience",
             )
         # 6.
-        _check_alive(peer)
+        require_present(peer)
         return caller
 
     def require_present(self, peer: Peer) -> None:
         """Make sure that the process which was proven is there to be answered. Raises Unproven."""
-        _check_alive(peer)
+        require_present(peer)
 
     def stands(self, authority: str) -> bool:
         """Whether a `Caller.authority` has not been withdrawn since, as far as it is known."""
@@ -163,19 +163,4 @@ def _require(why_not: str | None) -> None:
             f"Callers cannot be proven now: {why_not}.",
             fix="check that the SPIRE agent runs and that this daemon is registered",
             created_nothing=True,
-        )
-
-
-def _check_alive(peer: Peer) -> None:
-    if peer.proof is PeerProof.NONE or peer.pidfd is None:
-        raise Unproven(
-            Code.PEER_UNATTESTED,
-            "The kernel does not say which process this is.",
-            fix="connect from the daemon's own user and pid namespace",
-        )
-    if procfs.has_exited(peer.pidfd):
-        raise Unproven(
-            Code.PEER_UNATTESTED,
-            "The process that connected has exited.",
-            fix="connect from the process that asks",
         )
