@@ -14,6 +14,7 @@ from identity.pki import der, root
 from identity.signer import Authority, claims, jwks
 
 OWN_ID = "spiffe://example.org/taskmint"
+GARBAGE = b"\xff\xff\xff"  # a tag that never ends
 
 
 class Agent:
@@ -21,7 +22,8 @@ class Agent:
     Serves on a socket while `serving`. What it holds is sent by `push`.
 
     `bundles` are the JWT bundles by key, as sent; `refusal` ends every stream with a status, and
-    `end` ends them normally, once; `silent` accepts streams and says nothing.
+    `end` ends them normally, once; `silent` accepts streams and says nothing; what is sent while
+    `garbled` is no message at all.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -37,6 +39,7 @@ class Agent:
         self.token: str | None = None
         self.refusal: grpc.StatusCode | None = None
         self.silent = False
+        self.garbled = False
         self.opened = 0
         self.metadata: list[dict[str, str]] = []
         self._version = 0
@@ -83,7 +86,10 @@ class Agent:
             grpc.unary_stream_rpc_method_handler,
             grpc.unary_unary_rpc_method_handler,
         )
-        to_bytes = type(pb.JWTSVIDResponse()).SerializeToString
+
+        def to_bytes(message: Any) -> bytes:
+            return GARBAGE if self.garbled else bytes(message.SerializeToString())
+
         return {
             "FetchJWTBundles": stream(self._jwt_bundles, pb.JWTBundlesRequest.FromString, to_bytes),
             "FetchX509SVID": stream(self._x509_svid, pb.X509SVIDRequest.FromString, to_bytes),

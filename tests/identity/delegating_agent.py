@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from identity.agent import GARBAGE
 from taskmint.identity._delegated_proto import DelegatedMessages
 
 KEY = b"PRIVATE KEY OF A WORKLOAD, NEVER TO BE KEPT"
@@ -16,7 +17,11 @@ SERVICE = "spire.api.agent.delegatedidentity.v1.DelegatedIdentity"
 
 
 class DelegatingAgent:
-    """`entries` are the SPIFFE IDs of each process, by pid; `push` sends them on every stream."""
+    """
+    `entries` are the SPIFFE IDs of each process, by pid; `push` sends them on every stream.
+
+    What is sent while `garbled` is no message at all.
+    """
 
     def __init__(self, socket: Path) -> None:
         self.endpoint = f"unix://{socket}"
@@ -24,6 +29,7 @@ class DelegatingAgent:
         self.entries: dict[int, list[tuple[str, str]]] = {}
         self.expires_at = 1_900_000_000
         self.refusal: grpc.StatusCode | None = None
+        self.garbled = False
         self.requests: list[Any] = []
         self.open = 0
         self._changes = 0
@@ -45,7 +51,7 @@ class DelegatingAgent:
         method = grpc.unary_stream_rpc_method_handler(
             self._subscribe,
             self.messages.named("SubscribeToX509SVIDsRequest").FromString,
-            lambda message: message.SerializeToString(),
+            lambda message: GARBAGE if self.garbled else message.SerializeToString(),
         )
         server.add_generic_rpc_handlers(
             [grpc.method_handlers_generic_handler(SERVICE, {"SubscribeToX509SVIDs": method})]

@@ -249,6 +249,69 @@ async def refused_or_none(delegation: Delegation, peer: Peer) -> Code | None:
     return None
 
 
+async def test_a_long_lived_subscription_survives_a_restart_of_the_agent(
+    agent: DelegatingAgent, peer: Peer
+) -> None:
+    """The grace counts from the loss, not from the last news, which may be hours ago."""
+    async with delegated(agent, grace=2.0, deadline=0.2) as (delegation, _):
+        async with agent.serving():
+            attested = await delegation.attest(peer)
+            await asyncio.sleep(2.1)
+        async with agent.serving():
+            await agent.until(streams=1)
+            assert delegation.stands(attested.authority)
+
+
+async def test_what_is_no_message_loses_the_subscription_and_no_more(
+    agent: DelegatingAgent, peer: Peer
+) -> None:
+    """P12: what came before is not believed meanwhile, and a deletion after it is seen."""
+    async with agent.serving(), delegated(agent, deadline=0.2, grace=8.0) as (delegation, changes):
+        attested = await delegation.attest(peer)
+        agent.garbled = True
+        await agent.push()
+        async with asyncio.timeout(5):
+            while await refused_or_none(delegation, peer) is not Code.IDENTITY_UNAVAILABLE:
+                await asyncio.sleep(0.01)
+        assert delegation.stands(attested.authority)
+        agent.garbled = False
+        async with asyncio.timeout(6):
+            while await refused_or_none(delegation, peer) is not None:
+                await asyncio.sleep(0.05)
+        agent.entries[peer.pid] = []
+        await agent.push()
+        await fallen(delegation, changes, attested)
+
+
+async def test_an_agent_that_goes_on_sending_garbage_withdraws(
+    agent: DelegatingAgent, peer: Peer
+) -> None:
+    """P4: past the grace it is as good as lost."""
+    async with agent.serving(), delegated(agent, grace=0.3) as (delegation, changes):
+        attested = await delegation.attest(peer)
+        agent.garbled = True
+        await agent.push()
+        await fallen(delegation, changes, attested)
+
+
+async def test_a_follower_that_fails_withdraws(agent: DelegatingAgent, peer: Peer) -> None:
+    """P12: a process that nobody follows any more has no identity; asked anew it may have one."""
+    faults: list[Exception] = []
+
+    def believed(_: str) -> bool:
+        if faults:
+            raise faults.pop()
+        return True
+
+    changes = Changes()
+    async with agent.serving(), Delegation(agent.endpoint, changes, believed) as delegation:
+        attested = await delegation.attest(peer)
+        faults.append(ArithmeticError())
+        await agent.push()
+        await fallen(delegation, changes, attested)
+        assert (await delegation.attest(peer)).spiffe_id == attested.spiffe_id
+
+
 async def test_a_subscription_that_stays_lost_withdraws(agent: DelegatingAgent, peer: Peer) -> None:
     """P4: past the grace nobody stands behind the identity any more."""
     async with delegated(agent, grace=0.3) as (delegation, changes):

@@ -16,6 +16,7 @@ from identity.agent import OWN_ID, Agent
 from identity.pki import der
 from identity.signer import NOW, Authority, jwks
 from taskmint.errors import Code, TaskmintError, Unavailable
+from taskmint.identity.changes import Changes
 from taskmint.identity.workload_api import WorkloadApi
 
 from fakes.clock import SteppedClock
@@ -185,6 +186,15 @@ async def send_too_much(agent: Agent) -> None:
     del agent.bundles["spiffe://large.test"]
 
 
+async def send_garbage(agent: Agent) -> None:
+    """Send what is no message at all, on every stream that is open or opened meanwhile."""
+    agent.garbled = True
+    opened = agent.opened
+    await agent.push()
+    await agent.until_opened(opened + 4)
+    agent.garbled = False
+
+
 @pytest.mark.parametrize(
     "fault",
     [
@@ -194,6 +204,7 @@ async def send_too_much(agent: Agent) -> None:
         pytest.param(refuse_with(grpc.StatusCode.INVALID_ARGUMENT), id="INVALID_ARGUMENT"),
         pytest.param(refuse_with(grpc.StatusCode.INTERNAL), id="INTERNAL"),
         pytest.param(send_too_much, id="a message that is too large"),
+        pytest.param(send_garbage, id="no message at all"),
     ],
 )
 async def test_a_stream_that_ends_is_opened_again(
@@ -201,12 +212,60 @@ async def test_a_stream_that_ends_is_opened_again(
 ) -> None:
     """Whatever ends a stream, what was known stays known, and news arrive again."""
     async with agent.serving(), following(agent) as api:
-        await api.first_bundles()
+        await until(api, lambda api: api.ready() is None and api.ready_x509() is None)
         await fault(agent)
         assert api.ready() is None
         agent.bundles = {**agent.bundles, "spiffe://partner.test": jwks([PARTNER])}
+        agent.federated["spiffe://partner.test"] = der(agent.root.certificate)
         await agent.push()
         await until(api, lambda api: "partner.test" in domains(api))
+        await until(api, lambda api: "partner.test" in api.trust.x509)
+
+
+async def test_an_agent_that_sends_garbage_does_not_stand_behind_its_bundles(agent: Agent) -> None:
+    """What was known grows old meanwhile: past `max_age` nobody is believed."""
+    clock = SteppedClock()
+    async with agent.serving(), following(agent, clock, max_age=60.0) as api:
+        await api.first_bundles()
+        agent.garbled = True
+        await agent.push()
+        await until_age(api, lambda age: age == 0 and api.ready() is None)
+        await agent.until_opened(4)
+        clock.pass_time(timedelta(seconds=61))
+        await agent.until_opened(6)
+
+        assert "away for" in (api.ready() or "")
+
+
+class Faltering(Changes):
+    """A part of our own reading that fails as nobody expected, once."""
+
+    def __init__(self, api: WorkloadApi) -> None:
+        super().__init__()
+        self.believed: list[bool] = []
+        self._api = api
+        self._failed = False
+
+    def note(self) -> None:
+        """Fail, or remember whether anybody is believed."""
+        if not self._failed:
+            self._failed = True
+            raise ArithmeticError
+        self.believed.append(bool(self._api.trust.jwt) or bool(self._api.trust.x509))
+        super().note()
+
+
+async def test_a_message_that_our_reading_fails_on_ends_the_belief_and_not_the_following(
+    agent: Agent,
+) -> None:
+    """P12: it may be the one that withdraws. The agent is asked again, and then it is heard."""
+    api = following(agent)
+    api.changes = faltering = Faltering(api)
+    async with agent.serving(), api:
+        await until(api, lambda api: api.ready() is None and api.ready_x509() is None)
+
+        assert faltering.believed[:1] == [False]
+        assert agent.opened == 3
 
 
 @pytest.mark.parametrize(

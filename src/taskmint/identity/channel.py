@@ -1,9 +1,13 @@
-"""How we speak gRPC with an agent on this node: where, how patiently, and how large."""
+"""How we speak gRPC with an agent on this node: where, how patiently, how large, and until when."""
 
+import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from taskmint.errors import Code, TaskmintError
+
+from ._workload_proto import grpc
 
 _MAX_MESSAGE: Final = 4 << 20  # bytes; gRPC's own default, written down
 
@@ -16,6 +20,48 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),
     ("grpc.enable_http_proxy", 0),
 )
+
+
+class StreamLost(Exception):
+    """
+    Nobody stands behind a stream's last message any more; `reason` is one word of it.
+
+    The name of a gRPC status; ENDED, when the agent ended it in good order; CLOSED, when its
+    channel was closed; UNDECODABLE, when what came is not a message at all.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+async def heard(call: Any) -> AsyncGenerator[Any, None]:
+    """
+    Yield the messages of a stream. It never just ends: raises StreamLost, whatever ends it.
+
+    A message that cannot be decoded ends it too. grpc.aio yields None for it and goes on, but the
+    agent has said something and we do not know what; opened again, it says it again.
+    """
+    try:
+        async for message in call:
+            if message is None:
+                raise StreamLost("UNDECODABLE")
+            yield message
+    except grpc.aio.AioRpcError as error:
+        raise StreamLost(code_of(error)) from None
+    except asyncio.CancelledError:
+        if being_cancelled():
+            raise
+        raise StreamLost("CLOSED") from None
+    finally:
+        call.cancel()
+    raise StreamLost("ENDED")
+
+
+def being_cancelled() -> bool:
+    """Whether we are cancelled, rather than a call whose channel was closed under it."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 def socket_path(endpoint: str) -> str:

@@ -14,9 +14,10 @@ to. They are dropped unread (_delegated_proto.py), and docs/identity.md says wha
 import asyncio
 import os
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Self
 
@@ -30,7 +31,7 @@ from . import procfs
 from ._delegated_proto import DelegatedMessages
 from ._workload_proto import grpc
 from .changes import Changes
-from .channel import CHANNEL_OPTIONS, code_of, socket_path
+from .channel import CHANNEL_OPTIONS, StreamLost, heard, socket_path
 
 _log = structlog.get_logger()
 
@@ -68,6 +69,7 @@ class _Subscription:
         self.attested: Attested | None = None
         self.why_not = "the agent has not answered"
         self.away = True  # nothing was heard, as opposed to: it has no identity
+        self.lost_at: float | None = None  # since when nobody confirms what was heard
         self.answered = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
 
@@ -177,6 +179,7 @@ class Delegation:
         loop = asyncio.get_running_loop()
         loop.add_reader(pidfd, self._forget, held)
         held.task = loop.create_task(self._follow(held), name=f"delegation of {key[0]}")
+        held.task.add_done_callback(partial(self._followed, held))
         return held
 
     def _resume(self, key: ProcessKey) -> _Subscription | None:
@@ -197,28 +200,36 @@ class Delegation:
     async def _follow(self, held: _Subscription) -> None:
         """Keep a subscription; return when the process has no identity any more."""
         loop = asyncio.get_running_loop()
-        confirmed_at = loop.time()
         while True:
-            request = self._messages.named("SubscribeToX509SVIDsRequest")(pid=held.key[0])
-            call = self._messages.subscribe(self._channel)(request)
-            code = "ended"
             try:
-                async for message in call:
-                    confirmed_at = loop.time()
-                    if not self._heard(held, message):
-                        return
-            except grpc.aio.AioRpcError as error:
-                code = code_of(error)
-            finally:
-                call.cancel()
-            held.away, held.why_not = True, f"the subscription was lost ({code})"
+                return await self._listen(held)
+            except StreamLost as lost:
+                reason = lost.reason
+            if held.lost_at is None:
+                held.lost_at = loop.time()
+            held.away, held.why_not = True, f"the subscription was lost ({reason})"
             held.answered.clear()
-            if code in _DENIED or loop.time() - confirmed_at > self._limits.grace:
-                self._withdraw(held, held.why_not)
-                return
-            if held.attested is None and code != "ended":
+            if reason in _DENIED or loop.time() - held.lost_at > self._limits.grace:
+                return self._withdraw(held, held.why_not)
+            if held.attested is None and reason != "ENDED":
                 held.answered.set()
             await asyncio.sleep(_AGAIN)
+
+    async def _listen(self, held: _Subscription) -> None:
+        """Return when the agent says that the process has no identity any more; else StreamLost."""
+        request = self._messages.named("SubscribeToX509SVIDsRequest")(pid=held.key[0])
+        call = self._messages.subscribe(self._channel)(request)
+        async with aclosing(heard(call)) as arriving:
+            async for message in arriving:
+                held.lost_at = None
+                if not self._heard(held, message):
+                    return
+
+    def _followed(self, held: _Subscription, task: asyncio.Task[None]) -> None:
+        """Withdraw what nobody follows any more, whatever it was that ended the following."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("delegation_follower_failed", exc_info=error)
+            self._withdraw(held, "it cannot be followed")
 
     def _heard(self, held: _Subscription, message: Any) -> bool:
         """Take an update; whether the process still has the one identity that it had."""

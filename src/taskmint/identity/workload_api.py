@@ -8,7 +8,8 @@ agent withdrew it. It verifies nobody.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,14 +25,20 @@ from taskmint.strict_json import decode_object
 
 from ._workload_proto import grpc, messages, open_stub
 from .changes import Changes
-from .channel import CHANNEL_OPTIONS, code_of, socket_path
+from .channel import CHANNEL_OPTIONS, StreamLost, being_cancelled, code_of, heard, socket_path
 from .jwt_bundle import decode_base64url
 from .trust import Said, Trust, read_jwt_bundles, read_x509_context
 
 _log = structlog.get_logger()
 
 _METADATA: Final = (("workload.spiffe.io", "true"),)  # SPIFFE Workload Endpoint, section 5
-_DENIED: Final = "PERMISSION_DENIED"
+_UNREADABLE: Final = "UNREADABLE"
+_DISBELIEVED: Final = {
+    "PERMISSION_DENIED": "the Workload API refuses this daemon an identity",
+    _UNREADABLE: "what the Workload API says cannot be read",
+}
+_NO_JWT: Final = "the Workload API gave no JWT bundle that can be read"
+_NO_X509: Final = "the Workload API gave no X.509 bundle that can be read"
 _FIRST_PAUSE: Final = 0.1  # seconds before a stream is opened again; doubles
 _LONGEST_PAUSE: Final = 2.0
 _LOOK_AT_SOCKET: Final = 1.0  # seconds between looks for a new socket
@@ -49,26 +56,31 @@ class FetchedJwtSvid:
 class _Stream:
     """Whether a stream stands, and if not, since when and why."""
 
-    def __init__(self, clock: Clock) -> None:
-        self.message: Any = None  # the last one: the same again changes nothing
+    def __init__(self, name: str, why_empty: str, clock: Clock) -> None:
+        self.name = name
+        self.message: Any = None  # the last one that was read: the same again changes nothing
         self.why_not = "the Workload API has not answered yet"
+        self._why_empty = why_empty
         self._clock = clock
         self._standing = False
         self._lost_at: float | None = None
 
-    def stands(self) -> None:
-        """Note a message."""
+    def stands(self, message: Any) -> None:
+        """Note a message that was read."""
+        self.message, self.why_not = message, self._why_empty
         self._standing, self._lost_at = True, None
 
-    def lost(self, code: str) -> None:
-        """Note the end of the stream."""
+    def interrupted(self) -> None:
+        """Note that nobody stands behind the last message from now on."""
         if self._standing:
             self._standing, self._lost_at = False, self._clock.boottime()
-        if code == _DENIED:
-            self.message = None
-            self.why_not = "the Workload API refuses this daemon an identity"
+
+    def lost(self, reason: str) -> None:
+        """Note why."""
+        if reason in _DISBELIEVED:
+            self.message, self.why_not = None, _DISBELIEVED[reason]
         elif self.message is None:
-            self.why_not = f"the Workload API is away ({code})"
+            self.why_not = f"the Workload API is away ({reason})"
 
     def age(self) -> float:
         """Seconds since the agent last stood behind its last message; 0 while it does."""
@@ -95,8 +107,8 @@ class WorkloadApi:
         self._channel: Any = None
         self._following: asyncio.Task[None] | None = None
         self.changes = Changes()
-        self._jwt = _Stream(clock)
-        self._x509 = _Stream(clock)
+        self._jwt = _Stream("jwt_bundles", _NO_JWT, clock)
+        self._x509 = _Stream("x509_svid", _NO_X509, clock)
 
     async def __aenter__(self) -> Self:
         """Start following; returns at once. Raises TaskmintError(config_invalid)."""
@@ -163,7 +175,7 @@ class WorkloadApi:
         except grpc.aio.AioRpcError as error:
             raise _unavailable(f"the Workload API gave no JWT-SVID ({code_of(error)})") from None
         except (asyncio.CancelledError, grpc.aio.UsageError):
-            if _being_cancelled():
+            if being_cancelled():
                 raise
             raise _unavailable("the Workload API's socket was replaced") from None
         try:
@@ -196,73 +208,74 @@ class WorkloadApi:
             _log.info("workload_api_socket_replaced")
 
     async def _follow_jwt(self, stub: Any) -> None:
-        async for message in self._messages(
-            lambda: stub.FetchJWTBundles(messages.JWTBundlesRequest(), metadata=_METADATA),
-            "jwt_bundles",
-            self._jwt_lost,
-        ):
-            self._jwt.stands()
-            if self._jwt.message == message:  # after a reconnection, mostly
-                continue
-            self._jwt.message = message
-            self._jwt.why_not = "the Workload API gave no JWT bundle that can be read"
+        def read(message: Any) -> None:
             bundles, said = read_jwt_bundles(message)
             _report_unreadable("jwt_bundles", said)
             self._set(replace(self.trust, jwt=bundles, jwt_said=said or self.trust.jwt_said))
 
+        def disbelieve() -> None:
+            if self.trust.jwt:
+                self._set(replace(self.trust, jwt={}))
+
+        await self._follow_stream(
+            lambda: stub.FetchJWTBundles(messages.JWTBundlesRequest(), metadata=_METADATA),
+            self._jwt,
+            read,
+            disbelieve,
+        )
+
     async def _follow_x509(self, stub: Any) -> None:
-        async for message in self._messages(
-            lambda: stub.FetchX509SVID(messages.X509SVIDRequest(), metadata=_METADATA),
-            "x509_svid",
-            self._x509_lost,
-        ):
-            self._x509.stands()
-            if self._x509.message == message:
-                continue
-            self._x509.message = message
-            self._x509.why_not = "the Workload API gave no X.509 bundle that can be read"
+        def read(message: Any) -> None:
             bundles, own, said = read_x509_context(message)
             _report_unreadable("x509_svid", said)
             said = said or self.trust.x509_said
             self._set(replace(self.trust, x509=bundles, own=own, x509_said=said))
 
-    async def _messages(
-        self, open_stream: Callable[[], Any], name: str, lost: Callable[[str], None]
-    ) -> AsyncIterator[Any]:
-        """Yield a stream's new messages for ever, opening it again whatever ends it."""
+        def disbelieve() -> None:
+            if self.trust.x509 or self.trust.own:
+                self._set(replace(self.trust, x509={}, own=None))
+
+        await self._follow_stream(
+            lambda: stub.FetchX509SVID(messages.X509SVIDRequest(), metadata=_METADATA),
+            self._x509,
+            read,
+            disbelieve,
+        )
+
+    async def _follow_stream(
+        self,
+        open_stream: Callable[[], Any],
+        stream: _Stream,
+        read: Callable[[Any], None],
+        disbelieve: Callable[[], None],
+    ) -> None:
+        """
+        Read a stream's messages for ever, opening it again whatever ends it.
+
+        A stream that is lost leaves what was known as it is, for `max_age`. Two ends say more, and
+        nobody is believed from then on: a refusal (Workload API, sections 4.4 and 6), and news
+        that our own reading fails on, for what was known may be what they withdraw.
+        """
         pause, last = _FIRST_PAUSE, None
         while True:
-            code = "ended"
-            call = open_stream()
             try:
-                async for message in call:
-                    pause = _FIRST_PAUSE
-                    yield message
-            except grpc.aio.AioRpcError as error:
-                code = code_of(error)
-            except asyncio.CancelledError:
-                if _being_cancelled():
-                    raise
-                code = "closed"
+                async with aclosing(heard(open_stream())) as arriving:
+                    async for message in arriving:
+                        pause = _FIRST_PAUSE
+                        if stream.message != message:  # the same after a reconnection, mostly
+                            _read(read, message)
+                        stream.stands(message)
+            except StreamLost as lost:
+                stream.lost(lost.reason)
+                if lost.reason in _DISBELIEVED:
+                    disbelieve()
+                if lost.reason != last:  # once, not every two seconds
+                    _log.warning("workload_api_stream_lost", stream=stream.name, reason=lost.reason)
+                    last = lost.reason
             finally:
-                call.cancel()
-                lost(code)
-            if code != last:  # once, not every two seconds
-                _log.warning("workload_api_stream_lost", stream=name, reason=code)
-                last = code
+                stream.interrupted()
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
-
-    def _jwt_lost(self, code: str) -> None:
-        """Note the loss; a refusal withdraws at once (Workload API, sections 4.4 and 6)."""
-        self._jwt.lost(code)
-        if code == _DENIED and self.trust.jwt:
-            self._set(replace(self.trust, jwt={}))
-
-    def _x509_lost(self, code: str) -> None:
-        self._x509.lost(code)
-        if code == _DENIED and (self.trust.x509 or self.trust.own):
-            self._set(replace(self.trust, x509={}, own=None))
 
     def _set(self, trust: Trust) -> None:
         self.trust = trust
@@ -295,12 +308,6 @@ def _expiry(token: str) -> datetime:
     raise ValueError("no expiry")
 
 
-def _being_cancelled() -> bool:
-    """Whether we are cancelled, rather than a call whose channel was closed under it."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0
-
-
 def _unavailable(detail: str) -> Unavailable:
     return Unavailable(
         Code.IDENTITY_UNAVAILABLE,
@@ -308,6 +315,15 @@ def _unavailable(detail: str) -> Unavailable:
         fix="check that the SPIRE agent runs and that this daemon is registered",
         created_nothing=True,
     )
+
+
+def _read(read: Callable[[Any], None], message: Any) -> None:
+    """Read a message. Raises StreamLost, also for what our reading should have expected."""
+    try:
+        read(message)
+    except Exception as error:
+        _log.critical("workload_api_reader_failed", exc_info=True)
+        raise StreamLost(_UNREADABLE) from error
 
 
 def _report_unreadable(stream: str, said: Said | None) -> None:
