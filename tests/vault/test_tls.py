@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from taskmint.devstack.bao_http import BaoHttp
 from taskmint.devstack.loopback import HOST, reserved_port
 from taskmint.devstack.postgres import Postgres
 from taskmint.errors import Code, Unavailable
@@ -23,9 +24,20 @@ from taskmint.model.secret import Secret
 from taskmint.policy.plan_objects import PlanSettings
 from taskmint.vault.client import VaultClient
 from taskmint.vault.http import ClientCertificate, Transport, tls_context
+from taskmint.vault.login import FetchCertificate
 from taskmint.vault.settings import CertLogin
 from vault.cluster import running_cluster
-from vault.ground import DAEMON, LOG, POLICY, Ground, Signer, plan_from, set_up, token_request
+from vault.ground import (
+    DAEMON,
+    LOG,
+    POLICY,
+    Ground,
+    Signer,
+    plan_from,
+    set_up,
+    token_request,
+    until,
+)
 
 pytestmark = pytest.mark.real
 
@@ -147,6 +159,11 @@ def client_of(secure: Secure, certificate: ClientCertificate) -> VaultClient:
     async def fetch() -> ClientCertificate:
         return certificate
 
+    return client_fetching(secure, fetch)
+
+
+def client_fetching(secure: Secure, fetch: FetchCertificate) -> VaultClient:
+    """A client that asks for an SVID at each login."""
     ground = secure.ground
     settings = ground.settings(
         address=secure.address,
@@ -167,6 +184,52 @@ async def test_the_daemon_logs_in_with_its_x509_svid(secure: Secure) -> None:
         await client.revoke(minted.revocable)
         await client.revoke(token.revocable)
         assert await client.is_gone(minted.revocable)
+
+
+async def test_each_login_takes_the_newest_svid_and_gives_the_former_token_back(
+    secure: Secure,
+) -> None:
+    """At a third of the token's life, so before it expires; rotation needs no notice."""
+    shown: list[ClientCertificate] = []
+
+    async def fetch() -> ClientCertificate:
+        shown.append(secure.authority.svid())
+        return shown[-1]
+
+    async with secure.ground.admin() as admin:
+        role = (await admin.call("GET", "auth/cert/certs/taskmint")).data
+        await admin.call("POST", "auth/cert/certs/taskmint", {**role, "token_period": 3})
+        try:
+            async with client_fetching(secure, fetch) as client:
+                (first,) = await logins(admin)
+                await until(third_login(shown))
+                assert client.ready() is None
+                token = await client.create_task_token(token_request())
+                await client.revoke(token.revocable)
+                assert first not in await logins(admin)
+        finally:
+            await admin.call("POST", "auth/cert/certs/taskmint", role)
+        assert await logins(admin) == set()
+    assert len({one.chain for one in shown}) == len(shown)
+
+
+def third_login(shown: list[ClientCertificate]) -> Callable[[], Awaitable[bool]]:
+    """Whether the daemon has logged in a third time."""
+
+    async def there() -> bool:
+        return len(shown) > 2
+
+    return there
+
+
+async def logins(admin: BaoHttp) -> set[str]:
+    """Accessors of the tokens that stand for logins by certificate."""
+    found = set()
+    for accessor in (await admin.call("LIST", "auth/token/accessors")).data["keys"]:
+        about = await admin.send("POST", "auth/token/lookup-accessor", {"accessor": accessor})
+        if about.status == 200 and about.data["path"] == "auth/cert/login":
+            found.add(accessor)
+    return found
 
 
 @pytest.mark.parametrize(
