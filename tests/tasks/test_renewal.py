@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from taskmint.model.state import EndCause, TaskState
 from taskmint.tasks.renewal import first_renewal, retry
 
@@ -70,11 +72,12 @@ async def test_a_lease_that_the_server_does_not_know_ends_the_task_at_the_next_r
 HANDED = KEPT + "      hand: {token: {policy: reader, num_uses: 3}}\n"
 
 
-async def test_a_handed_token_that_is_used_up_ends_nothing_but_itself() -> None:
+@pytest.mark.parametrize("bound", ["num_uses: 3", "ttl: 1s"])
+async def test_a_handed_token_that_is_used_up_ends_nothing_but_itself(bound: str) -> None:
     """Its uses and its life are the policy's bounds: the rest is renewed on, and taken back."""
     world = World()
     world.vault.ttl = timedelta(seconds=3)
-    async with world.running(HANDED) as service:
+    async with world.running(HANDED.replace("num_uses: 3", bound)) as service:
         view = await service.start(caller(), ask(), None)
         (spent,) = (name for name in world.vault.things if name.startswith("auth/token/"))
         world.vault.things[spent].alive = False
@@ -126,6 +129,18 @@ async def test_no_lease_is_guaranteed_beyond_its_own_end() -> None:
         assert view.guaranteed_until == world.vault.fixed["warehouse"]
         assert shown.guaranteed_until == world.vault.fixed["warehouse"]
         assert shown.state is TaskState.ACTIVE
+
+
+async def test_a_lease_that_outlives_its_task_is_told_to_end_with_it() -> None:
+    """A one-time password's may live for a month: its task takes it back long before."""
+    world = World()
+    world.vault.fixed["warehouse"] = datetime.now(UTC) + timedelta(days=30)
+    async with world.running(KEPT) as service:
+        view = await service.start(caller(), ask(), None)
+        assert view.credentials is not None
+        told = view.credentials["warehouse"].expires_at
+        assert told is not None
+        assert told <= view.guaranteed_until <= view.expires_at
 
 
 def test_the_first_renewal_leaves_room_for_three_more() -> None:

@@ -1,5 +1,6 @@
 """What may have been made without our hearing of it is `revoked` by a clock, or not at all (P5)."""
 
+import asyncio
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -144,6 +145,9 @@ async def test_p5_a_token_that_never_minted_has_no_leases_to_wait_for() -> None:
         await service.start(caller(), ask(), None)
     del world.ledger.entries[1:]  # the intent is left
     async with world.running(policy_with(OTP)) as service:
+        async with asyncio.timeout(10):
+            while service.operators.figures().unproven_at != {"auth/token": 1}:
+                await asyncio.sleep(0.01)
         world.clock.pass_time(DEAD_MAN)
         assert await revoked(world, service)
 
@@ -158,6 +162,18 @@ async def test_p5_after_a_crash_in_mid_mint_every_entitlement_is_unheard_of() ->
         world.clock.pass_time(timedelta(days=400))
         await world.seen_problem(service, "no answer came for it (ssh/creds/otp)")
         assert not await revoked(world, service)
+
+
+async def test_p5_of_a_ledger_in_doubt_every_entitlement_is_unheard_of() -> None:
+    """A row that cannot be read may have named another lease than those that can be."""
+    world = World()
+    async with world.running(policy_with(OTP)) as service:
+        await service.start(caller(), ask(), None)
+    world.ledger.doubt = "a row does not fit its hash"
+    async with world.running(policy_with(OTP)) as service:
+        await world.seen_problem(service, "no answer came for it (ssh/creds/otp)")
+        assert not await revoked(world, service)
+    assert world.vault.alive == set()
 
 
 def test_only_a_statement_that_runs_ends_an_account() -> None:
