@@ -96,6 +96,48 @@ async def test_p4_hanging_up_ends_a_task_bound_to_its_stream(tmp_path: Path) -> 
         assert ended.body["end_cause"] == "connection_lost"
 
 
+def request_events(task: str) -> bytes:
+    """An honest request for events, byte by byte."""
+    lines = [f"GET /v1/tasks/{task}/events HTTP/1.1", "Host: t"]
+    lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def test_p4_what_follows_on_a_streams_connection_cannot_hide_a_hang_up(
+    tmp_path: Path,
+) -> None:
+    """P4: bytes that nobody reads would lie before the end of the connection; so they end it."""
+    async with task_socket(tmp_path, BOUND) as http:
+        task = (await http.ask("POST", "/v1/tasks", json=START)).body["id"]
+        reader, writer = await asyncio.open_unix_connection(http.path)
+        writer.write(request_events(task))
+        await reader.readuntil(b"event: state")
+        writer.write(b"G")
+        async with asyncio.timeout(1):
+            await reader.read()
+            ended = await http.ask("GET", f"/v1/tasks/{task}?wait=5s")
+        writer.close()
+
+        assert ended.body["end_cause"] == "connection_lost"
+
+
+async def test_p4_a_stream_behind_which_too_much_waits_is_refused(tmp_path: Path) -> None:
+    """P4: sent in one go, more than is read ahead; the task goes on, for it was never followed."""
+    async with task_socket(tmp_path, BOUND) as http:
+        task = (await http.ask("POST", "/v1/tasks", json=START)).body["id"]
+        reader, writer = await asyncio.open_unix_connection(http.path)
+        writer.write(request_events(task) + b"GET /v1/health HTTP/1.1\r\nHost: t\r\n\r\n" * 64)
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+            problem = json.loads(await reader.readuntil(b"}"))
+        writer.close()
+        shown = await http.ask("GET", f"/v1/tasks/{task}")
+
+        assert head.startswith(b"HTTP/1.1 400")
+        assert problem["code"] == Code.MALFORMED_REQUEST
+        assert shown.body["state"] == "active"
+
+
 async def test_p8_streams_are_closed_when_the_daemon_stops(tmp_path: Path) -> None:
     """The server says goodbye at once, so that a stop is not held up, and nothing is lost."""
     async with task_socket(tmp_path, BOUND) as http:

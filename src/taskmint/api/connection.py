@@ -24,7 +24,7 @@ from typing import Final, Protocol, cast
 
 from aiohttp import StreamReader, web
 
-from taskmint.errors import TaskmintError
+from taskmint.errors import BadRequest, Code, TaskmintError
 from taskmint.model.peer import Peer
 
 
@@ -149,11 +149,23 @@ class Connection(asyncio.Protocol):
         self._next_request_begun = False
 
     def on_lost(self, callback: Callable[[], None]) -> None:
-        """Call back when the caller hangs up while this request is served; at once if it has."""
-        if self._closed:
+        """
+        Call back when the caller hangs up while this request is served; at once if it has.
+
+        That it hangs up is read behind whatever it sends, and aiohttp stops reading when enough
+        waits. So until the answer is over a further byte closes the connection. Raises
+        BadRequest(malformed_request) when so much waits already.
+        """
+        if self._transport is None:
             callback()
-        else:
-            self._on_lost = callback
+            return
+        if not self._transport.is_reading():
+            raise BadRequest(
+                Code.MALFORMED_REQUEST,
+                "more waits behind this request than is read before it is over",
+                fix="follow events on a connection of its own, and send nothing after the request",
+            )
+        self._on_lost = callback
 
     def end(self) -> None:
         """Note that the application has answered."""
@@ -191,6 +203,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Pass on; the first byte after an idle time starts the clocks of the next request."""
         if not self._admitted:
+            return
+        if self._on_lost is not None:
+            self.abort()
             return
         if self._phase is _Phase.IDLE:
             self._expect_request()

@@ -23,11 +23,15 @@ _COMMENT: Final = b": the task goes on\n\n"
 async def stream(
     request: web.Request, following: Following | RequestFollowing
 ) -> web.StreamResponse:
-    """Send every change until the task is over, the caller hangs up, or the daemon stops."""
+    """
+    Send every change until the task is over, the daemon stops, or the caller says anything more.
+
+    Raises BadRequest(malformed_request) when too much was sent behind the request.
+    """
     headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
     response = web.StreamResponse(headers=headers)
+    request[CONNECTION].on_lost(following.hang_up)
     with following:
-        request[CONNECTION].on_lost(following.hang_up)
         await response.prepare(request)
         async for told in following.changes(KEEP_ALIVE):
             await response.write(_COMMENT if told is None else _event(told))
