@@ -17,7 +17,7 @@ from aiohttp import web
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from identity.agent import OWN_ID, Agent
-from identity.pki import Signed, root
+from identity.pki import Signed, constraints, root, uri
 from identity.signer import AUDIENCE
 from taskmint.api.activation import SocketFile, bound_socket
 from taskmint.api.connection import CHAIN, Timeouts, TlsDoor
@@ -250,6 +250,12 @@ def an_expired_one(ours: Signed) -> Signed:
         pytest.param(lambda ours: ours.workload("spiffe://example.org"), id="no path"),
         pytest.param(lambda ours: ours.workload(WORKLOAD, key_usage=None), id="no key usage"),
         pytest.param(lambda ours: ours.workload("spiffe://other.test/w"), id="another domain"),
+        pytest.param(
+            lambda ours: ours.intermediate(
+                "example.org", extra=constraints([uri("ci.example.net")])
+            ).workload(WORKLOAD),
+            id="an authority for other names",
+        ),
     ],
 )
 async def test_a_bad_certificate_reaches_no_http(

@@ -28,6 +28,18 @@ def usage(*names: str) -> x509.KeyUsage:
     return x509.KeyUsage(**{name: name in names for name in USAGES})
 
 
+def constraints(
+    permitted: Sequence[x509.GeneralName] = (), excluded: Sequence[x509.GeneralName] = ()
+) -> x509.NameConstraints:
+    """What an authority may name; nothing in a list means that it is not there."""
+    return x509.NameConstraints(list(permitted) or None, list(excluded) or None)
+
+
+def uri(name: str) -> x509.UniformResourceIdentifier:
+    """A URI, or what constrains one."""
+    return x509.UniformResourceIdentifier(name)
+
+
 def der(certificate: x509.Certificate) -> bytes:
     """The certificate's bytes."""
     return certificate.public_bytes(serialization.Encoding.DER)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity.approver import POLICY, SCOPE, TASK, Signer, claims, jwk_set
-from identity.pki import root
+from identity.pki import constraints, root, uri
 from identity.signer import encode
 from taskmint.canonical import canonical
 from taskmint.errors import Code, Denied
@@ -250,6 +250,21 @@ def altered(was: bytes, becomes: bytes) -> list[str]:
     )
     assert was in certificate
     return [base64.b64encode(certificate.replace(was, becomes)).decode()]
+
+
+def test_an_authority_approves_for_nobody_whom_it_may_not_name() -> None:
+    """Nobody but us has seen this chain: its name constraints bind, as they do in a handshake."""
+    for domain, believed in (("ci.example.net", False), ("example.org", True)):
+        limits = constraints([uri(domain)])
+        leaf = AUTHORITY.intermediate("example.org", extra=limits).workload(
+            "spiffe://example.org/people/ann"
+        )
+        assert isinstance(leaf.key, ec.EllipticCurvePrivateKey)
+        text = Signer(leaf.key).sign(claims(LATER), kid=None, x5c=chain(leaf))
+        if believed:
+            assert verify(text).spiffe_id
+        else:
+            assert "no X.509-SVID" in refused(text)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from identity.pki import WORKLOAD, Signed, Terms, root, usage
+from identity.pki import WORKLOAD, Signed, Terms, constraints, root, uri, usage
 from identity.signer import SUBJECT, Authority, claims, encode
 
 LONGEST_DOMAIN: Final = "a" * 255
@@ -227,6 +228,16 @@ def _leaf(section: str, what: str, **changes: Any) -> ChainVector:
     return ChainVector(section, what, lambda: ROOT.workload(SUBJECT, **changes))
 
 
+def _below(what: str, limits: x509.NameConstraints, *, valid: bool) -> ChainVector:
+    """A workload of example.org below an authority with name constraints."""
+    return ChainVector(
+        "4.2",
+        what,
+        lambda: ROOT.intermediate("example.org", extra=limits).workload(SUBJECT),
+        valid=valid,
+    )
+
+
 X509_SVIDS: Final = (
     ChainVector("2", "one URI", lambda: ROOT.workload(SUBJECT), valid=True),
     ChainVector(
@@ -265,6 +276,10 @@ X509_SVIDS: Final = (
             .workload(SUBJECT)
         ),
     ),
+    _below("an authority for this domain", constraints([uri("example.org")]), valid=True),
+    _below("an authority for another domain", constraints([uri("ci.example.net")]), valid=False),
+    _below("for domains below this one", constraints([uri(".example.org")]), valid=False),
+    _below("not for this domain", constraints((), [uri("example.org")]), valid=False),
     _leaf("4.3", "no key usage", key_usage=None),
     _leaf("4.3", "key usage not critical", key_usage_critical=False),
     _leaf("4.3", "no digitalSignature", key_usage=usage("key_agreement")),

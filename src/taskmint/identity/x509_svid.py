@@ -1,9 +1,10 @@
 """
 A certificate chain in, a verified X.509-SVID out. Pure: no clock, no network, no state.
 
-Written from the X509-SVID standard. OpenSSL has verified the same chain during the handshake, but
-against the roots of every trust domain at once; what it cannot say is that the chain ends in a
-root of the leaf's *own* trust domain. Here that is decided, and the rest is not taken on trust.
+Written from the X509-SVID standard. Of a caller's chain OpenSSL has verified much during the
+handshake, but against the roots of every trust domain at once; of an approver's it has seen
+nothing. So that the chain ends in a root of the leaf's *own* trust domain is decided here, and the
+rest is not taken on trust.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from taskmint.errors import Code, Unproven
 from taskmint.model.spiffe import SpiffeId
 
 from .jwt_bundle import MIN_RSA_BITS
+from .name_constraints import within_constraints
 from .x509_context import X509Bundles, load_certificate, x509_authority
 
 E = TypeVar("E", bound=x509.ExtensionType)
@@ -38,7 +40,7 @@ _READ: Final = frozenset(
         ExtensionOID.KEY_USAGE,
         ExtensionOID.EXTENDED_KEY_USAGE,
         ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
-        ExtensionOID.NAME_CONSTRAINTS,  # OpenSSL has applied them
+        ExtensionOID.NAME_CONSTRAINTS,
     }
 )
 
@@ -73,9 +75,10 @@ def verify_x509_svid(
     3. The leaf may sign data and nothing else (sections 4.1, 4.3, 5.2), for this purpose (4.4).
     4. Each certificate is signed by the next, which is an authority (sections 3.2 and 5.1,
        RFC 5280, 6.1).
-    5. No certificate says something critical that nobody here understands (RFC 5280, 4.2).
-    6. The last one stands in the bundle of the leaf's own trust domain.
-    7. All of them are valid now.
+    5. Each name is one that every authority above it may name (section 4.2, RFC 5280, 4.2.1.10).
+    6. No certificate says something critical that nobody here understands (RFC 5280, 4.2).
+    7. The last one stands in the bundle of the leaf's own trust domain.
+    8. All of them are valid now.
 
     Raises Unproven: credential_invalid, credential_expired.
     """
@@ -92,15 +95,18 @@ def verify_x509_svid(
         for depth, (child, issuer) in enumerate(pairwise(certificates)):
             _check_issued(child, issuer, depth)
         # 5.
+        if not within_constraints(certificates):
+            raise _invalid("The chain has a name that one of its authorities may not name.")
+        # 6.
         _check_critical(certificates)
         begins = max(certificate.not_valid_before_utc for certificate in certificates)
         ends = min(certificate.not_valid_after_utc for certificate in certificates)
     except _UNREADABLE:
         raise _invalid("A certificate cannot be read.") from None
-    # 6.
+    # 7.
     if certificates[-1] not in bundles.get(spiffe_id.trust_domain, ()):
         raise _invalid("The certificate is signed by no authority of its trust domain.")
-    # 7.
+    # 8.
     svid = X509Svid(
         spiffe_id=spiffe_id,
         authority=x509_authority(spiffe_id.trust_domain, certificates[-1]),
