@@ -1,5 +1,6 @@
 """From what Vault holds to what must be written, and to what an admin must see to: pure."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -251,3 +252,38 @@ def test_other_policies_that_reach_what_the_plan_mints(pattern: str, *, reaches:
     assert found(held) == []
     assert len(found_notes) == (1 if reaches else 0)
     assert all(note.startswith("policy ops reaches ") for note in found_notes)
+
+
+KINDS = (
+    POLICY.replace("MOUNT", "warehouse")
+    + """\
+  door:
+    owner: team-orders@example.org
+    class: batch
+    who: ["spiffe://example.org/ns/orders/sa/door"]
+    deadline: {default: 5m, max: 30m}
+    ends: {bind: [peer]}
+    scope:
+      pass: {ssh: {mount: ssh, role: otp, operation: otp, ip: 10.1.2.3, username: ubuntu}}
+      key: {ssh: {mount: ssh, role: ops, operation: sign, principals: [deploy], ttl: 10m}}
+      books:
+        database: {mount: warehouse, connection: tasks, creation: [CREATION], revocation: [b]}
+"""
+)
+
+
+def test_what_nothing_but_vault_ends_is_noted_and_no_finding() -> None:
+    """A task whose mint of it was not answered can never be proven ended (tasks/unheard.py)."""
+    said = " has no clock of its own: a task whose mint is not answered stays revoking"
+    held = with_role(creation_statements=[MARIADB_CREATION])
+    assert list(notes(PLAN, held)) == [f"warehouse/roles/orders-ro-eu{said}"]
+    lasting = with_role(default_ttl=0)
+    assert list(notes(PLAN, lasting)) == [f"warehouse/roles/orders-ro-eu{said}"]
+    assert list(notes(PLAN, in_place())) == []
+
+    plan = plan_from(KINDS.replace("CREATION", "CREATE USER x"))
+    of_the_task = f"warehouse/roles/taskmint-db-door.books{said}"
+    assert list(notes(plan, in_place())) == [f"ssh/roles/otp{said}", of_the_task]
+    ends = json.dumps("CREATE ROLE x VALID UNTIL '{{expiration}}'")
+    plan = plan_from(KINDS.replace("CREATION", ends))
+    assert list(notes(plan, in_place())) == [f"ssh/roles/otp{said}"]

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Final
 
+from taskmint.policy.database import expires_by_itself
 from taskmint.policy.plan_objects import DatabaseRole, Plan
 
 from .changes import lacks_certificate, stale
-from .clocks import longest_lease, seconds, texts
+from .clocks import account_clock, longest_lease, seconds, texts
 from .issuing import issuing_findings
 from .live import Fields, Live
 from .objects import planned_objects
@@ -40,9 +41,10 @@ def findings(plan: Plan, live: Live) -> Iterator[str]:
 
 def notes(plan: Plan, live: Live) -> Iterator[str]:
     """
-    Yield which other policies reach a path that the plan mints at: whoever has one needs no task.
+    Yield what an admin should know and need not change.
 
-    No finding, since an administrator's policy reaches everything.
+    Which other policies reach a path that the plan mints at: whoever has one needs no task, and an
+    administrator's policy reaches everything. And what nothing but Vault's own revocation ends.
     """
     minting = sorted(
         {rule.path for name, policy in plan.policies.items() for rule in policy.rules}
@@ -54,6 +56,21 @@ def notes(plan: Plan, live: Live) -> Iterator[str]:
             if reached:
                 yield f"policy {name} reaches {reached[0]} as well, by path {pattern!a}"
                 break
+    for role in sorted(_without_a_clock(plan, live)):
+        yield f"{role} has no clock of its own: a task whose mint is not answered stays revoking"
+
+
+def _without_a_clock(plan: Plan, live: Live) -> Iterator[str]:
+    """Name the roles whose credentials only a lease ends (taskmint/tasks/unheard.py)."""
+    for (mount, name), data in live.database_roles.items():
+        if data is not None and account_clock(data) is None:
+            yield f"{mount}/roles/{name}"
+    for made in plan.task_roles:
+        if not expires_by_itself(texts(made.fields.get("creation_statements"))):
+            yield f"{made.mount}/roles/{made.beginning}"
+    for issuing in plan.issuing_roles:
+        if issuing.operation == "creds":
+            yield f"{issuing.mount}/roles/{issuing.name}"
 
 
 def _reaches(pattern: str, path: str) -> bool:
