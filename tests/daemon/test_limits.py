@@ -34,7 +34,7 @@ def config(limits: str) -> Config:
 
 def numbers(config: Config) -> list[object]:
     """Every number that the parts of the daemon are given."""
-    listener, tasks = listener_limits(config), task_settings(config, "n", "b").limits
+    listener, tasks = listener_limits(config, "task"), task_settings(config, "n", "b").limits
     return [
         listener.connections,
         listener.connections_per_uid,

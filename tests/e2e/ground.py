@@ -59,6 +59,15 @@ tasks:
           creation: [CREATION, 'GRANT orders_ro_eu TO "{{name}}"']
           revocation: [REVOCATION]
           proof: sessions
+  e2e-bound:
+    owner: team-tests@example.org
+    class: batch
+    dead_man: 10s
+    who: [spiffe://example.org/ns/orders/sa/report]
+    deadline: {default: 5m, max: 30m}
+    ends: {bind: [peer]}
+    scope:
+      reader: {token: {policy: e2e-reader}}
   e2e-beating:
     owner: team-tests@example.org
     class: batch

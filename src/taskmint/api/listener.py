@@ -71,12 +71,14 @@ class PeerSource(Protocol):
 class ListenerLimits:
     """
     What connections may cost. `descriptors_reserved` are kept for Vault, the ledger and bound
-    processes: fewer than `connections` are served when the process may not open enough files.
+    processes: fewer than `connections` are served when the process may not open enough files. The
+    last `descriptors_spare` no connection gets, whatever else has taken the others.
     """
 
     connections: int = 1024
     connections_per_uid: int = 128
     descriptors_reserved: int = 128
+    descriptors_spare: int = 32
     drain: float = 5.0
     timeouts: Timeouts = field(default_factory=Timeouts)
 
@@ -124,6 +126,7 @@ class Listener:
         self._first_pass = inherited
         self._tls = tls
         self._most = limits.connections
+        self._spare_from = 0
         self._by_uid: Counter[int] = Counter()
         self._by_handler: dict[web.RequestHandler, Connection] = {}
         self._setups: set[asyncio.Task[None]] = set()
@@ -143,6 +146,7 @@ class Listener:
         self._most = affordable_connections(
             self._limits.connections, descriptors, self._limits.descriptors_reserved
         )
+        self._spare_from = descriptors - self._limits.descriptors_spare
         if self._most < self._limits.connections:
             _log.warning("connections_capped_by_descriptors", connections=self._most)
         self._sock.setblocking(False)
@@ -245,7 +249,9 @@ class Listener:
     def _accepted(self, sock: socket.socket) -> None:
         """Apply the caps, take the peer, and hand over; a refused socket is answered and closed."""
         uid = self._reader.read_uid(sock)
-        if self.connections >= self._most or self._by_uid[uid] >= self._limits.connections_per_uid:
+        # Numbers are given out from below (accept(2)): a high one says that all others are taken.
+        full = self.connections >= self._most or sock.fileno() >= self._spare_from
+        if full or self._by_uid[uid] >= self._limits.connections_per_uid:
             self.counts.refused += 1
             _refuse(sock)
             return

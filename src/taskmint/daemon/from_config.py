@@ -4,6 +4,7 @@ import grp
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Final
 
 from taskmint.api.connection import Timeouts
 from taskmint.api.listener import ListenerLimits
@@ -117,6 +118,9 @@ def door(config: Config) -> str:
     return "breakglass" if config.break_glass else "task"
 
 
+_SPARE_DESCRIPTORS: Final[Mapping[str, int]] = {"task": 32, "admin": 16}
+
+
 def tickets(config: Config, node: str) -> Tickets:
     """Who knows which ticket is open."""
     if config.break_glass is None:
@@ -124,10 +128,11 @@ def tickets(config: Config, node: str) -> Tickets:
     return TicketHook(config.break_glass.ticket_hook, node, TICKET_SECONDS)
 
 
-def listener_limits(config: Config) -> ListenerLimits:
-    """What connections may cost."""
+def listener_limits(config: Config, door: str) -> ListenerLimits:
+    """What connections may cost; operators still come in where callers do not."""
     limits = config.limits
     return ListenerLimits(
+        descriptors_spare=_SPARE_DESCRIPTORS[door],
         connections=limits.connections,
         connections_per_uid=limits.connections_per_uid,
         drain=config.shutdown_timeout.total_seconds(),

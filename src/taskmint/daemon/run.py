@@ -105,7 +105,7 @@ async def run(
                 serving_http(
                     sock,
                     application,
-                    limits=from_config.listener_limits(config),
+                    limits=from_config.listener_limits(config, door),
                     reader=parts.reader,
                     inherited=sockets.inherited,
                     tls=tls,

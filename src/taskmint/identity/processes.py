@@ -11,7 +11,9 @@ nothing happens. Nothing here ends a task; it says that a process has ended.
 """
 
 import asyncio
+import errno
 import os
+import resource
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -23,6 +25,7 @@ from taskmint.ports import BoundProcess
 from . import procfs
 from .peers import PeerReader
 
+SPARE_DESCRIPTORS: Final = 48  # which no bound process takes
 _UNREAD_NAMESPACE: Final = (
     0  # recorded when the namespace cannot be read; equal only to unread again
 )
@@ -30,6 +33,8 @@ _UNREAD_NAMESPACE: Final = (
 
 class PidfdWatch:
     """Holds one pidfd, which it owns. Fits ports.ProcessWatch."""
+
+    __slots__ = ("_callbacks", "_loop", "_pidfd", "process")
 
     def __init__(self, process: BoundProcess, pidfd: int) -> None:
         self.process = process
@@ -87,7 +92,8 @@ class HeldProcesses:
 
     def bind(self, peer: Peer, kind: BindKind) -> PidfdWatch:
         """
-        Hold the process that `kind` names for this peer. Raises Unprocessable(bind_refused).
+        Hold the process that `kind` names for this peer. Raises Unprocessable(bind_refused), and
+        OSError(EMFILE) when it would take a descriptor that revocation may need.
 
         The peer is firmly known and alive: its parent and session mean nothing afterwards.
         """
@@ -181,6 +187,7 @@ class HeldProcesses:
 
     def _hold(self, kind: BindKind, pid: int, pidfd: int) -> PidfdWatch:
         """Record and hold an opened process; what was read counts only if it is alive after."""
+        require_spare(pidfd)
         stat = procfs.read_stat(pid)
         namespace = self._reader.pid_namespace(pid, pidfd)
         if stat is None or procfs.has_exited(pidfd):
@@ -217,10 +224,25 @@ def require_firm(peer: Peer) -> int:
     return peer.pidfd
 
 
+def require_spare(descriptor: int) -> None:
+    """
+    Leave the last descriptors to Vault, the ledger and callers who want to end something.
+
+    Numbers are given out from below (open(2)), so a high one says that all others are taken.
+    Closes it and raises OSError(EMFILE) then.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptor >= limit - SPARE_DESCRIPTORS:
+        os.close(descriptor)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 def _open(pid: int, gone: str) -> int:
     try:
         return os.pidfd_open(pid)
-    except OSError:
+    except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise
         raise bind_refused(gone) from None
 
 

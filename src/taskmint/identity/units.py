@@ -17,7 +17,7 @@ from taskmint.ports import BoundUnit
 
 from . import procfs
 from .cgroups import MOUNTINFO, is_populated, open_group, unit_of
-from .processes import bind_refused, require_firm
+from .processes import bind_refused, require_firm, require_spare
 
 
 class UnitWatch:
@@ -111,6 +111,7 @@ class HeldUnits:
                 fix="mount the unified hierarchy, or bind to peer, parent or session",
             )
         events, inode = opened
+        require_spare(events)
         # 4.
         group = procfs.read_group(peer.pid)
         same = group is not None and unit_of(group) == unit

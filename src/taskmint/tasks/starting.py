@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 from taskmint.errors import (
     BackendFailed,
@@ -129,7 +130,7 @@ class Starter:
         self.register.add(task)
         if watch is not None:
             task.watch = watch
-            watch.on_exit(lambda: self.ender.bound_ended(task))
+            watch.on_exit(partial(self.ender.bound_ended, task))
         return task
 
     def _task(
