@@ -44,6 +44,7 @@ from .yaml_model import (
     Integer,
     Mode,
     NonEmpty,
+    Seconds,
     Text,
     YamlModel,
     place,
@@ -291,7 +292,7 @@ class TracingSettings(YamlModel):
 class ClassSettings(YamlModel):
     """Clocks of a class; what is left out keeps the built-in class's value."""
 
-    dead_man: Duration | None = None
+    dead_man: Seconds | None = None
     default: Duration | None = None
     max: Duration | None = None
     heartbeat: Duration | None = None

@@ -24,10 +24,16 @@ MAX_NODES: Final = 300_000  # a policy of 4 MiB has about 200,000
 MAX_FINDINGS: Final = 100
 
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+# Control characters, a carriage return that ends no line (some show it as one, YAML does), what
+# Unicode calls default ignorable, every white space but space and tab, the blank of braille.
 _INVISIBLE = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e"
-    "\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    "\r(?!\n)|"
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\xa0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5"
+    "\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufffb\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
 )
+_NOT_YAML: Final = "look at the indentation and the quotes, here and in the line above"
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
 _YAML_1_2_NUMBER = re.compile(r"0o[0-7]+|[-+]?(?:\.[0-9]+|[0-9]+\.?[0-9]*)(?:[eE][-+]?[0-9]+)")
 _GUESSES: Final = {
@@ -180,11 +186,11 @@ class _Builder:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            self._find(line, column, f"is not YAML: {error.problem or error.context}", "")
+            self._find(line, column, f"is not YAML: {error.problem or error.context}", _NOT_YAML)
             self._root = None
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position) + 1
-            self._find(line, 1, f"is not YAML: {error.reason}", "")
+            self._find(line, 1, f"is not YAML: {error.reason}", _NOT_YAML)
             self._root = None
 
     def _take(self, event: yaml.events.Event) -> None:

@@ -37,9 +37,11 @@ from .yaml_document import Document, Node, Scalar, Sequence, key_path, quoted, y
 M = TypeVar("M", bound=BaseModel)
 
 DURATION_PATTERN: Final = "^[0-9]{1,9}(ms|s|m|h)$"  # decisions.md; nine digits cannot overflow
+LONGEST: Final = timedelta(hours=87_600)  # ten years: added to any date that comes, it is a date
+MAX_INTEGER: Final = 2**53 - 1  # what JSON carries exactly (RFC 8785)
 
 _DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h)", re.ASCII)
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,14})", re.ASCII)
+_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,30})", re.ASCII)
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?"
     r"(?:Z|[+-][0-9]{2}:[0-9]{2})",
@@ -85,11 +87,20 @@ def _text(value: object) -> object:
     return value.text
 
 
+def parse_integer(text: str) -> int | None:
+    """Read decimal digits, spelled in the one way; None for anything else, or for too many."""
+    number = int(text) if _INTEGER.fullmatch(text) else None
+    return None if number is None or abs(number) > MAX_INTEGER else number
+
+
 def _integer(value: object) -> int:
     scalar = _scalar(value, "a whole number", "digits")
     if not scalar.plain or not _INTEGER.fullmatch(scalar.text):
         raise refusal("must be a whole number", "write decimal digits without quotes")
-    return int(scalar.text)
+    number = parse_integer(scalar.text)
+    if number is None:
+        raise refusal("is too large for JSON", f"write at most {MAX_INTEGER}")
+    return number
 
 
 def _boolean(value: object) -> bool:
@@ -104,7 +115,10 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text)
     if not match:
         raise ValueError("write digits and one of ms, s, m, h: 500ms, 90s, 15m")
-    return int(match[1]) * _UNITS[match[2]]
+    duration = int(match[1]) * _UNITS[match[2]]
+    if duration > LONGEST:
+        raise ValueError(f"write at most {duration_text(LONGEST)}")
+    return duration
 
 
 def _duration(value: object) -> timedelta:
@@ -145,6 +159,15 @@ def positive(value: timedelta) -> timedelta:
     """Refuse a duration of nothing."""
     if not value:
         raise refusal("must be longer than nothing", "write for example 30s")
+    return value
+
+
+def whole_seconds(value: timedelta) -> timedelta:
+    """Refuse a duration that Vault would cut, to nothing if it is short: it counts in seconds."""
+    if value % _UNITS["s"]:
+        raise refusal(
+            f"{duration_text(value)} is no whole number of seconds", "write for example 30s"
+        )
     return value
 
 
@@ -203,6 +226,7 @@ AnyDuration = Annotated[
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
 ]
 Duration = Annotated[AnyDuration, AfterValidator(positive)]
+Seconds = Annotated[Duration, AfterValidator(whole_seconds)]
 Timestamp = Annotated[
     datetime,
     BeforeValidator(_timestamp),

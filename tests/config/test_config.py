@@ -217,6 +217,7 @@ def test_a_bad_variable_is_blamed_by_name() -> None:
         ("metrics: {listen: 'localhost:x'}", "1:19: metrics.listen: must be a loopback address an"),
         ("metrics: {listen: '[::1]:65536'}", "1:19: metrics.listen: must be a loopback address an"),
         ("classes: {mine: {max: 1h}}", "1:17: classes.mine: is a class of your own without clocks"),
+        ("classes: {ci: {dead_man: 500ms}}", "1:26: classes.ci.dead_man: 500ms is no whole numb"),
         ("classes: {ci: {max: 60s}}", "1:15: classes.ci: has clocks that contradict each other; k"),
         ("classes: {ci: {default: 2h}}", "1:15: classes.ci: has clocks that contradict each other"),
         (

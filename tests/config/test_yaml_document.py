@@ -85,6 +85,27 @@ def test_scalars_stay_text() -> None:
             ["f.yaml:1:4: a: holds the invisible character U+0000; remove its escape"],
         ),
         ("a: \u202ex\n", ["f.yaml:1:4: holds the invisible character U+202E; remove it"]),
+        ("a: 1 # x\r b: 2\n", ["f.yaml:1:9: holds the invisible character U+000D; remove it"]),
+        *(
+            (f"a{hidden}: 1\n", [f"f.yaml:1:2: holds the invisible character {name}; remove it"])
+            for hidden, name in (
+                ("\r", "U+000D"),
+                ("\x85", "U+0085"),
+                ("\xa0", "U+00A0"),
+                ("\u034f", "U+034F"),
+                ("\u115f", "U+115F"),
+                ("\u17b4", "U+17B4"),
+                ("\u180b", "U+180B"),
+                ("\u2003", "U+2003"),
+                ("\u202f", "U+202F"),
+                ("\u2800", "U+2800"),
+                ("\u3000", "U+3000"),
+                ("\u3164", "U+3164"),
+                ("\ufe0f", "U+FE0F"),
+                ("\uffa0", "U+FFA0"),
+                ("\U000e0100", "U+E0100"),
+            )
+        ),
         ("# \u2066\n", ["f.yaml:1:3: holds the invisible character U+2066; remove it"]),
     ],
 )

@@ -425,7 +425,13 @@ PATHS = st.sampled_from(["ro-{region}", "{region}", "x/{n}", "ro-eu", "all"])
 WHEN = st.lists(
     st.sampled_from(["caller.uid > 0", "caller.uid > 1000", "now.getHours() < 13"]), max_size=2
 )
-WINDOW = st.sampled_from(["[]", '[{from: "11:00", to: "13:00"}]', '[{from: "01:00", to: "02:00"}]'])
+WINDOW = st.sampled_from(
+    [
+        '[{from: "00:00", to: "24:00"}]',
+        '[{from: "11:00", to: "13:00"}]',
+        '[{from: "01:00", to: "02:00"}]',
+    ]
+)
 MAX = st.sampled_from(["5m", "30m"])
 BIND = st.sampled_from(["[peer]", "[parent, peer]"])
 

@@ -5,8 +5,9 @@ from datetime import timedelta
 
 import pytest
 
-from policy.asking import REPORT, asked, findings, granted, load
+from policy.asking import REPORT, asked, denied, findings, granted, load
 from policy.keys import request, ssh_key
+from taskmint.errors import Code
 from taskmint.model.scope import Entitlement, EntitlementKind, KeyField, ProofLevel
 from taskmint.policy.enumerate import enumerate_definitions
 from taskmint.policy.plan_rules import engine_mounts, lease_mounts
@@ -71,6 +72,49 @@ def test_no_task_reaches_what_gives_rights(text: str, said: str) -> None:
     """P1: neither Vault's own paths, here or in a child namespace, nor the daemon's policies."""
     (finding,) = findings(scope_of(text))
     assert said in finding
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters", "value"),
+    [
+        (
+            "secret: {mount: child, path: '{e}/policies/acl/x', method: POST}",
+            "{enum: [sys]}",
+            "sys",
+        ),
+        ("secret: {mount: child, path: 's{e}s/policies/acl/x'}", "{enum: [y]}", "y"),
+        ("secret: {mount: child, path: 'x/{e}/token/create'}", "{type: segment}", "auth"),
+        ("secret: {mount: creds, path: '{e}'}", "{type: segment}", "identity"),
+        (
+            "token: {paths: [{path: 'a/{e}/x', capabilities: [read]}]}",
+            "{type: segment}",
+            "cubbyhole",
+        ),
+        (
+            (
+                "token: {paths: [{path: a/b, capabilities: [read]}, "
+                "{path: 'c/{e}/x', capabilities: [read]}]}"
+            ),
+            "{type: segment}",
+            "sys",
+        ),
+    ],
+)
+def test_no_value_makes_a_path_one_of_vaults_own(text: str, parameters: str, value: str) -> None:
+    """P1: what may not be written out may not come by a placeholder either."""
+    policy = load(scope_of(text).replace("{region: {enum: [eu, us]}}", f"{{e: {parameters}}}"))
+    given = {"e": value}
+    denial = denied(policy, asked(parameters=given), Code.PARAMETER_INVALID)
+
+    assert denial.trace[-1] == "scope: a value would make a path one of Vault's own"
+
+
+def test_behind_data_a_value_may_be_any_word() -> None:
+    """A KV engine's own names mean nothing to Vault; nor does the last segment of a mount."""
+    text = "secret: {mount: kv, path: 'data/{region}/x', revocable: false}"
+    policy = load(scope_of(text).replace("{enum: [eu, us]}", "{type: segment}"))
+
+    assert granted(policy, asked(parameters={"region": "sys"})).entitlements[0].path == "data/sys/x"
 
 
 @pytest.mark.parametrize("path", ["data/team/auth", "data/sys/x", "metadata/identity"])

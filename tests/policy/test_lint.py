@@ -57,8 +57,14 @@ def test_the_report_has_nothing_to_complain_of() -> None:
         ),
         (
             REPORT.replace(
-                '"creds/ro-{region}"', 'x, method: POST, body: {a: "u-{job}", b: 1}'
+                '"creds/ro-{region}"', 'x, method: POST, body: {a: "u-{job}", b: true}'
             ).replace("{region: {enum: [eu, us]}}", "{}"),
+            "tasks.report.scope.warehouse: the server allows any a, the daemon the exact one",
+        ),
+        (
+            REPORT.replace(
+                '"creds/ro-{region}"', '"x/{region}", method: POST, body: {a: 1, b: "1"}'
+            ),
             "tasks.report.scope.warehouse: the server allows any a, the daemon the exact one",
         ),
         (

@@ -29,6 +29,9 @@ tasks:
 """
 
 
+SECRET = 'secret: {mount: database, path: "creds/ro-{region}", proof: login}'
+
+
 def changed(old: str, new: str, text: str = REPORT) -> str:
     """The report policy with one piece replaced; the piece must be there."""
     assert old in text
@@ -296,6 +299,74 @@ MISTAKES = [
         (
             'tasks.report.parameters.region.enum[1]: differs from "eu" by case at most, and Vault '
             "would mix them up; rename one of the two"
+        ),
+    ),
+    (
+        "[eu, us]",
+        "[a, ^a]",
+        (
+            'tasks.report.parameters.region.enum[1]: differs from "a" by case at most, and Vault '
+            "would mix them up; rename one of the two"
+        ),
+    ),
+    (
+        "    deadline:",
+        "    dead_man: ^500ms\n    deadline:",
+        ("tasks.report.dead_man: 500ms is no whole number of seconds; write for example 30s"),
+    ),
+    (
+        "    deadline:",
+        "    dead_man: ^1500ms\n    deadline:",
+        ("tasks.report.dead_man: 1500ms is no whole number of seconds; write for example 30s"),
+    ),
+    (
+        "max: 30m",
+        "max: ^999999999h",
+        "tasks.report.deadline.max: must be a duration; write at most 87600h",
+    ),
+    (
+        "    deadline:",
+        "    windows: ^[]\n    deadline:",
+        "tasks.report.windows: is too short; write at least 1",
+    ),
+    (
+        "    deadline:",
+        '    windows: [{from: ^"24:00", to: "01:00"}]\n    deadline:',
+        (
+            "tasks.report.windows[0].from: is the end of a day; "
+            'write "00:00", and the day on which it begins'
+        ),
+    ),
+    (
+        SECRET,
+        "pki: {mount: p, role: r, common_name: a, alt_names: [a, ^'*.x', c], ttl: 1m}",
+        (
+            'tasks.report.scope.warehouse.pki.alt_names[1]: "*.x" begins or ends with *, which is '
+            "a wildcard in an ACL; write the text without a * at its beginning and end"
+        ),
+    ),
+    (
+        SECRET,
+        "pki: {mount: p, role: r, common_name: a, ttl: ^500ms}",
+        (
+            "tasks.report.scope.warehouse.pki.ttl: 500ms is no whole number of seconds; "
+            "write for example 30s"
+        ),
+    ),
+    (
+        SECRET,
+        "token: {policy: p, ttl: ^500ms}",
+        (
+            "tasks.report.scope.warehouse.token.ttl: 500ms is no whole number of seconds; "
+            "write for example 30s"
+        ),
+    ),
+    (
+        SECRET,
+        "ssh: {mount: s, role: r, operation: sign, principals: [a], ttl: ^500ms}",
+        (
+            "tasks.report.scope.warehouse.ssh.ttl: 500ms is no whole number of seconds; "
+            "write for example 30s"
         ),
     ),
     (
@@ -583,9 +654,13 @@ def test_a_policy_that_spans_without_end_is_refused() -> None:
     )
     tasks = [task.replace("  a:", f"  a{n}:") for n in range(MAX_SPANNED // 1000 + 1)]
 
+    half = [each.replace("{w: ", "{v: {secret: {mount: db, path: y}}, w: ") for each in tasks[:251]]
+    with pytest.raises(ConfigError) as caught:
+        load("version: 1\ntasks:\n" + "".join(half))
+    assert "span 502000 requests" in caught.value.findings[0].problem
     with pytest.raises(ConfigError) as caught:
         load("version: 1\ntasks:\n" + "".join(tasks))
-    problem = "all definitions together make 501000 combinations of enum values"
+    problem = "all definitions together span 501000 requests of enum values"
     assert caught.value.findings == (Finding("(policy)", 1, 1, "", problem, "keep to 500000"),)
 
 

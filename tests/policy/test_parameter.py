@@ -4,7 +4,6 @@ import pytest
 
 from taskmint.model.scope import ParameterValue
 from taskmint.policy.parameter import (
-    MAX_INTEGER,
     BooleanParameter,
     EnumParameter,
     IntegerParameter,
@@ -12,6 +11,7 @@ from taskmint.policy.parameter import (
     Refused,
     SegmentParameter,
 )
+from taskmint.yaml_model import MAX_INTEGER
 
 ENUM = EnumParameter("p", ("eu", "us", "1"))
 SEGMENT = SegmentParameter("p", 5)

@@ -24,7 +24,7 @@ ONE_SEGMENT = '"a/b" is more than one segment; write the role\'s name alone'
         ),
         (
             "pki: {mount: p, role: r, common_name: x, alt_names: ['{'], ttl: 1m}",
-            f'61: pki.alt_names: "{{" {BRACES}',
+            f'62: pki.alt_names[0]: "{{" {BRACES}',
         ),
         ("ssh: {mount: s, role: a/b, operation: otp, ip: x}", f"31: ssh.role: {ONE_SEGMENT}"),
         (
@@ -36,7 +36,7 @@ ONE_SEGMENT = '"a/b" is more than one segment; write the role\'s name alone'
         ),
         (
             "ssh: {mount: s, role: r, operation: sign, principals: ['{'], ttl: 1m}",
-            f'63: ssh.principals: "{{" {BRACES}',
+            f'64: ssh.principals[0]: "{{" {BRACES}',
         ),
         ("ssh: {mount: s, role: r, operation: otp, ip: '}'}", f'54: ssh.ip: "}}" {BRACES}'),
         (

@@ -59,7 +59,7 @@ def as_server_sees(rule: Rule) -> Rule:
     mapping (OpenBao 2.7.2, `valueInParameterList`; each tried).
     """
     parameters = {
-        name: values if all(_comparable(value) for value in values) else ()
+        name: values if all(is_compared(value) for value in values) else ()
         for name, values in rule.parameters.items()
     }
     return Rule(rule.path, rule.capabilities, parameters, rule.required)
@@ -110,7 +110,8 @@ def covers(wide: Rule, narrow: Rule) -> bool:
     )
 
 
-def _comparable(value: Json) -> bool:
+def is_compared(value: Json) -> bool:
+    """Whether the server holds a field to this value, rather than allowing any (as_server_sees)."""
     if isinstance(value, list):
         return all(_plain(item) for item in value)
     if isinstance(value, dict):

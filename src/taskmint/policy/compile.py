@@ -139,8 +139,9 @@ def _compile_parameters(
             bench.find(("parameters", name), problem, "rename one of the two")
         folded: dict[str, str] = {}
         for index, value in enumerate(given.enum or ()):
-            twin = folded.setdefault(value.lower(), value)
-            if twin is not value:
+            twin = folded.get(value.lower())
+            folded[value.lower()] = value
+            if twin is not None:
                 problem = (
                     f"differs from {quoted(twin)} by case at most, and Vault would mix them up"
                 )

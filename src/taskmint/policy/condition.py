@@ -22,10 +22,12 @@ from .parameter import BooleanParameter, IntegerParameter, Parameter
 
 MAX_TEXT: Final = 2000
 MAX_ENVIRONMENTS: Final = 500  # each takes about 50 KiB
+MAX_MACROS: Final = 3  # the library counts steps and no bytes; each macro may multiply what is held
 
 _ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): ([^\n]*)")
 _UNDECLARED: Final = re.compile(r"undeclared reference to '([^']*)'")
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_MACRO: Final = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|filter|map)\s*\(", re.ASCII)
 _STRING: Final = re.compile(
     r'[bBrR]{0,2}(?:"""(?s:.*?)"""|\'\'\'(?s:.*?)\'\'\'|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\')'
     r"|//[^\n]*"
@@ -90,7 +92,8 @@ class Condition:
         known = {name: facts[name] for name in self.names if name in facts}
         try:
             result = self._expression.eval(data=known)
-        except (RuntimeError, TypeError, ValueError):  # a budget, or text that UTF-8 cannot hold
+        # A budget, text that UTF-8 cannot hold, or more text than there is memory.
+        except (RuntimeError, TypeError, ValueError, MemoryError):
             return Outcome.ERROR
         if result.type() != self._bool:
             return Outcome.ERROR
@@ -99,8 +102,7 @@ class Condition:
     @property
     def rests_on_claims(self) -> bool:
         """Whether everything it reads is the caller's own claim."""
-        spoken = _STRING.sub(" ", self.text)
-        return all(name.startswith(CLAIMED) for name in _mentioned(spoken, self.names))
+        return all(name.startswith(CLAIMED) for name in self.names)
 
 
 class BadCondition(ValueError):
@@ -117,8 +119,8 @@ def variables(
 ) -> Mapping[str, str]:
     """Name every variable that a definition's conditions can read, with its CEL type."""
     named = {f"request.parameters.{each.name}": _type_of(each) for each in parameters}
-    captured = {f"caller.captures.{name}": "STRING" for name in captures}
-    labels = {f"host.{name}": "STRING" for name in host_labels}
+    captured = {f"caller.captures.{name}": "STRING" for name in sorted(captures)}
+    labels = {f"host.{name}": "STRING" for name in sorted(host_labels)}
     return {**FIXED, **named, **captured, **labels}
 
 
@@ -139,6 +141,9 @@ class Compiler:
         """Compile and type-check. Raises BadCondition."""
         if len(text) > MAX_TEXT:
             raise BadCondition(f"has more than {MAX_TEXT} characters", "write several conditions")
+        if len(_MACRO.findall(_spoken(text))) > MAX_MACROS:
+            problem = f"goes over lists more than {MAX_MACROS} times"
+            raise BadCondition(problem, "write several conditions")
         # Only what the text may mean of a definition's own names: so most share one environment.
         own = [name for name in _mentioned(text, types) if name not in FIXED]
         signature = tuple((name, types[name]) for name in sorted(own))
@@ -160,11 +165,9 @@ class Compiler:
             kind = expression.return_type().name().lower()
             raise BadCondition(f"is of type {kind}, not bool", "write a comparison")
         names = _mentioned(text, types)
-        condition = Condition(text, names, expression, library.Type.BOOL)
-        if not names:
-            verdict = condition.outcome({}).value
-            raise BadCondition(f"is always {verdict}, whoever asks", "compare with a fact")
-        return condition
+        if not names:  # not evaluated to say which: it may ask for all the memory there is
+            raise BadCondition("is always the same, whoever asks", "compare with a fact")
+        return Condition(text, names, expression, library.Type.BOOL)
 
     def _environment(self, library: Any, signature: tuple[tuple[str, str], ...]) -> Any:
         known = self._environments.get(signature)
@@ -187,18 +190,26 @@ def _environment(library: Any, types: Mapping[str, str]) -> Any:
 
 
 def _mentioned(text: str, names: Iterable[str]) -> tuple[str, ...]:
-    """Which variables may be meant: the last word of each stands somewhere in the text."""
-    words = frozenset(_WORD.findall(text))
+    """Which variables may be meant: the last word of each stands somewhere outside strings."""
+    words = frozenset(_WORD.findall(_spoken(text)))
     return tuple(name for name in names if name.rpartition(".")[2] in words)
+
+
+def _spoken(text: str) -> str:
+    """Blank out strings and comments: what stands in them is no name."""
+    return _STRING.sub(" ", text)
 
 
 def _bad(message: str, types: Mapping[str, str]) -> BadCondition:
     """Make a finding of the library's message: the first error, without its drawing."""
     match = _ERROR.search(message)
     if match is None:
-        return BadCondition(f"does not compile: {message[:120]}", "")
+        said = " ".join(message.split())[:120]
+        return BadCondition(
+            f"does not compile: {said}", "write it shorter, or as several conditions"
+        )
     line, column, problem = match[1], match[2], match[3].removesuffix(" (in container '')")[:200]
-    fix = ""
+    fix = "write an expression of CEL (cel.dev)"
     if undeclared := _UNDECLARED.search(problem):
         name = undeclared[1]
         if name.startswith("host."):

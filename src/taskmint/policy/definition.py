@@ -1,5 +1,6 @@
 """A task definition and a policy as they are decided by: compiled, checked, frozen."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,14 +25,18 @@ from .pattern import Pattern, WhoIndex
 from .template import (
     ANY_TEXT,
     BodyTemplate,
+    Misplaced,
     Template,
     Values,
     body_pattern,
+    is_own_of_vault,
     names_in,
     path_pattern,
     render_body,
 )
 from .window import Window
+
+_ACL_PATH: Final = re.compile(r'^path "([^"]+)"', re.MULTILINE)
 
 # The server ends by itself what belongs to a task, this much after its longest deadline.
 AFTER_DEADLINE: Final = timedelta(seconds=60)
@@ -62,7 +67,12 @@ class EntitlementTemplate:
         """Fill the placeholders; the caller's key is put in by decide. Raises Misplaced."""
         body = {key: render_body(value, values) for key, value in self.body.items()}
         acl = None if self.acl is None else self.acl.render(values)
-        return self._made(self.path.render(values), body, acl)
+        path = self.path.render(values)
+        reached = [f"{self.mount}/{path}"] if self.path.names else []
+        reached += _ACL_PATH.findall(acl or "")
+        if any(map(is_own_of_vault, reached)):
+            raise Misplaced("a value would make a path one of Vault's own")
+        return self._made(path, body, acl)
 
     def span(self, values: Values) -> Entitlement:
         """Fill what is known; `+` and `*` stand for the rest. Raises Misplaced."""

@@ -5,7 +5,6 @@ A `database` entitlement is the request for credentials of a role that is made f
 body says what that role must be, and `with_clocks` adds how long its accounts may live.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +12,7 @@ from typing import Final, TypeAlias
 
 from taskmint.model.scope import EntitlementKind, KeyField, ProofLevel
 from taskmint.yaml_document import Scalar, quoted, yaml_guess
-from taskmint.yaml_model import duration_text
+from taskmint.yaml_model import duration_text, parse_integer
 
 from .acl import Rule, merge, render
 from .definition import AFTER_DEADLINE, EntitlementTemplate
@@ -29,6 +28,7 @@ from .scope_schema import (
 from .template import (
     BodyTemplate,
     Template,
+    is_own_of_vault,
     names_in,
     parse_path,
     parse_statement,
@@ -39,11 +39,9 @@ from .template import (
 Steps: TypeAlias = tuple[str | int, ...]
 Find: TypeAlias = Callable[[Steps, str, str], None]
 
-_INTEGER: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,14})", re.ASCII)
 _NOTHING: Final = plain("")
 _RESERVED: Final = "taskmint-"  # the daemon's own policies, and those of tasks
-_OWN_OF_VAULT: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
-_KV_NAMES: Final = frozenset({"data", "metadata"})
+_STAR: Final = "write the text without a * at its beginning and end"
 _BRACES: Final = "braces enclose the name of a parameter or a captured segment"
 
 
@@ -79,21 +77,11 @@ def with_clocks(
 
 
 def _of_an_engine(path: str, where: Steps, find: Find) -> None:
-    """
-    Refuse what is Vault's own, also in a child namespace: with it a task could give itself rights.
-
-    Behind `data` or `metadata` stand the names of a KV engine, which may be any. A placeholder
-    for the mount could be given any of these words.
-    """
-    for at, segment in enumerate(path.split("/")):
-        if at and segment in _KV_NAMES:
-            return
-        if segment in _OWN_OF_VAULT:
-            find(where, f"{quoted(path)} is Vault's own", "name a secrets engine's path")
-            return
-        if not at and "{" in segment:
-            find(where, f"{quoted(path)} names no mount", "begin with the mount itself")
-            return
+    """Refuse what is Vault's own; what values would make so, `render` refuses."""
+    if is_own_of_vault(path):
+        find(where, f"{quoted(path)} is Vault's own", "name a secrets engine's path")
+    elif "{" in path.partition("/")[0]:
+        find(where, f"{quoted(path)} names no mount", "begin with the mount itself")
 
 
 def _secret(name: str, given: SecretSchema, find: Find) -> EntitlementTemplate:
@@ -202,7 +190,7 @@ def _pki(name: str, given: PkiSchema, find: Find) -> EntitlementTemplate:
         "ttl": plain(duration_text(given.ttl)),
     }
     if given.alt_names:
-        body["alt_names"] = _text(",".join(given.alt_names), (*where, "alt_names"), find)
+        body["alt_names"] = _joined(given.alt_names, (*where, "alt_names"), find)
     return EntitlementTemplate(
         name=name,
         kind=EntitlementKind.PKI,
@@ -223,8 +211,7 @@ def _ssh(name: str, given: SshSchema, find: Find) -> EntitlementTemplate:
     signs = given.operation == "sign"
     body: dict[str, BodyTemplate] = {}
     if given.principals:
-        joined = ",".join(given.principals)
-        body["valid_principals"] = _text(joined, (*where, "principals"), find)
+        body["valid_principals"] = _joined(given.principals, (*where, "principals"), find)
     if given.ttl is not None:
         body["ttl"] = plain(duration_text(given.ttl))
     if given.ip is not None:
@@ -264,8 +251,14 @@ def _text(text: str, where: Steps, find: Find) -> Template:
     try:
         return parse_text(text)
     except ValueError as error:
-        find(where, str(error), _BRACES)
+        find(where, str(error), _STAR if "*" in {text[:1], text[-1:]} else _BRACES)
         return _NOTHING
+
+
+def _joined(texts: tuple[str, ...], where: Steps, find: Find) -> Template:
+    for index, text in enumerate(texts):
+        _text(text, (*where, index), find)
+    return _text(",".join(texts), where, lambda *_finding: None)  # found above, each at its place
 
 
 def _statements(texts: tuple[str, ...], where: Steps, find: Find) -> tuple[Template, ...]:
@@ -288,8 +281,8 @@ def _typed(value: object, where: Steps, find: Find) -> BodyTemplate:
         raise TypeError("a body is read as mappings, lists and scalars")
     if value.plain and value.text in {"true", "false"}:
         return value.text == "true"
-    if value.plain and _INTEGER.fullmatch(value.text):
-        return int(value.text)
+    if value.plain and (number := parse_integer(value.text)) is not None:
+        return number
     if value.plain and (guess := yaml_guess(value.text)):
         find(where, f"YAML reads this as {guess}", f"write {quoted(value.text)}")
     return _text(value.text, where, find)

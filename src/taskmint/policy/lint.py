@@ -10,6 +10,7 @@ from taskmint.model.clocks import ClassClocks
 from taskmint.yaml_document import key_path, quoted
 from taskmint.yaml_model import duration_text
 
+from .acl import is_compared
 from .definition import Definition, Policy
 from .enumerate import enumerate_definition
 from .template import ANY_SEGMENT, ANY_TEXT
@@ -89,8 +90,13 @@ def _wildcards(definition: Definition) -> _Lints:
             path = f"{entitlement.mount}/{entitlement.path}"
             problem = f"the server can hold a task to {path} only, the daemon to the exact path"
             yield ("scope", entitlement.name), problem, "enums make the server's bound exact"
-        own = {"ttl", entitlement.key_field}  # never held to one value
-        for name, value in entitlement.body.items():
-            if name not in own and isinstance(value, str) and value.endswith(ANY_TEXT):
-                problem = f"the server allows any {name}, the daemon the exact one"
+        # Never held to one value, or held by the token's role.
+        own = {"ttl", "num_uses", entitlement.key_field}
+        for name in sorted(entitlement.body.keys() - own):
+            value = entitlement.body[name]
+            problem = f"the server allows any {name}, the daemon the exact one"
+            if isinstance(value, str) and value.endswith(ANY_TEXT):
                 yield ("scope", entitlement.name), problem, "enums make the server's bound exact"
+            elif not is_compared(value):
+                fix = "it compares text, true and false; quote a number if the engine takes text"
+                yield ("scope", entitlement.name), problem, fix

@@ -28,7 +28,7 @@ from .workbench import Surroundings, Workbench
 __all__ = ("Policy", "load_policy")
 
 SHADOW: Final = ".shadow"
-MAX_SPANNED: Final = 500_000  # combinations of all definitions, each a policy in Vault
+MAX_SPANNED: Final = 500_000  # requests of all combinations of all definitions
 
 
 def load_policy(files: Sequence[tuple[str, bytes]], classes: Mapping[str, ClassClocks]) -> Policy:
@@ -115,9 +115,11 @@ class _Loading:
 
     def finish(self) -> Policy:
         """Return the policy. Raises ConfigError(policy_invalid)."""
-        spanned = sum(map(combinations, self._definitions.values()))
+        spanned = sum(
+            combinations(each) * len(each.entitlements) for each in self._definitions.values()
+        )
         if spanned > MAX_SPANNED:
-            problem = f"all definitions together make {spanned} combinations of enum values"
+            problem = f"all definitions together span {spanned} requests of enum values"
             self.find("(policy)", (1, 1), "", problem, f"keep to {MAX_SPANNED}")
         else:
             for finding in _shared_roles(self._definitions, self._benches):

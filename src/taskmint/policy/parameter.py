@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from taskmint.model.scope import ParameterValue
+from taskmint.yaml_model import parse_integer
 
 MAX_LENGTH: Final = 64
-MAX_INTEGER: Final = 2**53 - 1  # what JSON carries exactly (RFC 8785)
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
-_INTEGER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})", re.ASCII)
 _SHOWN: Final = 20  # choices named in a refusal
 
 
@@ -76,14 +75,9 @@ class IntegerParameter:
 
     def accept(self, claimed: ParameterValue) -> ParameterValue | Refused:
         """Accept a number, or its decimal text, within the bounds."""
-        if isinstance(claimed, str) and _INTEGER.fullmatch(claimed):
-            claimed = int(claimed)
-        if (
-            isinstance(claimed, int)
-            and not isinstance(claimed, bool)
-            and self.min <= claimed <= self.max
-        ):
-            return claimed
+        number = parse_integer(claimed) if isinstance(claimed, str) else claimed
+        if number is not None and not isinstance(number, bool) and self.min <= number <= self.max:
+            return number
         return Refused(f"must be {self}")
 
     def __str__(self) -> str:

@@ -6,7 +6,6 @@ compares them with the live server, `taskmint vault` prints, applies and checks 
 compromised daemon could still do is in docs/vault.md.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from datetime import timedelta
@@ -50,8 +49,6 @@ DAEMON_TOKEN_PERIOD: Final = timedelta(minutes=15)
 DAEMON_TOKEN_MAX: Final = timedelta(hours=24)
 # A policy is one entry in storage, and Raft refuses entries over 1 MiB.
 _POLICY_BYTES: Final = 512 * 1024
-_DURATION: Final = re.compile(r"([0-9]{1,9})(ms|s|m|h)", re.ASCII)
-_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 
 
 def plan_of(definitions: tuple[EnumeratedDefinition, ...], settings: PlanSettings) -> Plan:
@@ -139,12 +136,11 @@ def _task_role(definition: EnumeratedDefinition, policies: tuple[str, ...]) -> T
 
 def _hand_role(definition: EnumeratedDefinition, entitlement: Entitlement) -> TokenRole:
     """Derive the role of the tokens handed to callers; they are the task token's children."""
-    body = entitlement.body
-    policy, ttl, uses = body.get("policies"), body.get("ttl"), body.get("num_uses")
+    policy, uses = entitlement.body.get("policies"), entitlement.body.get("num_uses")
     if not isinstance(policy, str):
         raise TypeError(f"{entitlement_path(entitlement)} names no policy for the token")
     longest = definition.deadline_max + AFTER_DEADLINE
-    life = min(longest, _duration(ttl)) if isinstance(ttl, str) else longest
+    life = min(longest, entitlement.ceiling or longest)
     return TokenRole(
         name=entitlement.path.removeprefix("create/"),
         policies=() if entitlement.acl is not None else (policy,),
@@ -154,14 +150,6 @@ def _hand_role(definition: EnumeratedDefinition, entitlement: Entitlement) -> To
         explicit_max_ttl=life,
         num_uses=uses if isinstance(uses, int) else 0,
     )
-
-
-def _duration(text: str) -> timedelta:
-    """Read a duration as Vault does; whole seconds, since its roles count in them."""
-    match = _DURATION.fullmatch(text)
-    if not match:
-        raise ValueError(f"{text!r} is no duration")
-    return timedelta(seconds=max(1, round(int(match[1]) * _SECONDS[match[2]])))
 
 
 def _auth_role(settings: PlanSettings, own: Iterable[str]) -> AuthRole | None:

@@ -12,12 +12,14 @@ from pydantic import Field, model_validator
 from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import BindKind
 from taskmint.yaml_model import (
+    MAX_INTEGER,
     Boolean,
     Duration,
     FromInteger,
     FromText,
     Integer,
     NonEmpty,
+    Seconds,
     Text,
     Timestamp,
     YamlModel,
@@ -25,7 +27,7 @@ from taskmint.yaml_model import (
     refusal,
 )
 
-from .parameter import MAX_INTEGER, MAX_LENGTH
+from .parameter import MAX_LENGTH
 from .schema_words import (
     Approver,
     ClockTime,
@@ -35,6 +37,7 @@ from .schema_words import (
     DefinitionName,
     EntitlementName,
     EnumValue,
+    FirstMoment,
     Label,
     ParameterName,
     Sentence,
@@ -81,7 +84,7 @@ class WindowSchema(YamlModel):
     """`{days, from, to, zone}`, recurring, or `{starts, ends, tag}`, a release."""
 
     days: Annotated[tuple[Day, ...], NonEmpty] | None = None
-    from_: Annotated[ClockTime | None, Field(alias="from")] = None
+    from_: Annotated[FirstMoment | None, Field(alias="from")] = None
     to: ClockTime | None = None
     zone: Zone | None = None
     starts: Timestamp | None = None
@@ -149,11 +152,11 @@ class DefinitionSchema(YamlModel):
     who: Annotated[tuple[Text, ...], NonEmpty]
     identity: IdentitySchema = IdentitySchema()
     parameters: dict[ParameterName, ParameterSchema] = Field(default_factory=dict)
-    windows: tuple[WindowSchema, ...] = ()
+    windows: Annotated[tuple[WindowSchema, ...], NonEmpty] | None = None
     when: Conditions = ()
     approval: ApprovalSchema | None = None
     deadline: DeadlineSchema = DeadlineSchema()
-    dead_man: Duration | None = None
+    dead_man: Seconds | None = None
     ends: EndsSchema
     limits: LimitsSchema = LimitsSchema()
     scope: Annotated[dict[EntitlementName, EntitlementSchema], NonEmpty]

@@ -22,6 +22,12 @@ def _clock_time(value: str) -> str:
     )(value)
 
 
+def _first_moment(value: str) -> str:
+    if value == "24:00":
+        raise refusal("is the end of a day", 'write "00:00", and the day on which it begins')
+    return value
+
+
 def _approver(text: str) -> str:
     kind, _, name = text.partition(":")
     if kind == "spiffe":
@@ -93,6 +99,7 @@ Tag = Annotated[
 ]
 Day = Annotated[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], FromText]
 ClockTime = Annotated[Text, AfterValidator(_clock_time)]
+FirstMoment = Annotated[ClockTime, AfterValidator(_first_moment)]
 Approver = Annotated[Text, AfterValidator(_approver)]
 Sentence = Annotated[Text, Field(min_length=1, max_length=500)]
 ConditionText = Annotated[Text, Field(min_length=1, max_length=MAX_TEXT)]

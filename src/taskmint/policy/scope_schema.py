@@ -9,6 +9,7 @@ from taskmint.yaml_model import (
     Duration,
     FromText,
     NonEmpty,
+    Seconds,
     Text,
     YamlModel,
     refusal,
@@ -74,7 +75,7 @@ class TokenSchema(YamlModel):
 
     policy: VaultName | None = None
     paths: tuple[PathSchema, ...] = ()
-    ttl: Duration | None = None
+    ttl: Seconds | None = None
     num_uses: SmallCount | None = None
 
     @model_validator(mode="after")
@@ -93,7 +94,7 @@ class PkiSchema(YamlModel):
     operation: Annotated[Literal["issue", "sign"], FromText] = "issue"
     common_name: Sentence
     alt_names: tuple[Sentence, ...] = ()
-    ttl: Duration
+    ttl: Seconds
     proof: Annotated[Literal["crl"], FromText] | None = None
 
 
@@ -104,7 +105,7 @@ class SshSchema(YamlModel):
     role: Text
     operation: Annotated[Literal["sign", "otp"], FromText]
     principals: tuple[Sentence, ...] = ()
-    ttl: Duration | None = None
+    ttl: Seconds | None = None
     username: Sentence | None = None
     ip: Sentence | None = None
 

@@ -6,6 +6,7 @@ the same everywhere and checked again when it is put in: one word of letters, di
 underscore, so no slash, dot, quote, brace, white space or control character.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from taskmint.yaml_document import quoted
 
 Values: TypeAlias = Mapping[str, ParameterValue]
 
+_OWN_OF_VAULT: Final = frozenset({"auth", "cubbyhole", "identity", "sys"})
+_KV_NAMES: Final = frozenset({"data", "metadata"})
 _PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]{0,31})\}", re.ASCII)
 _VALUE = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_./-]*", re.ASCII)
@@ -87,6 +90,18 @@ def parse_path(text: str) -> Template:
         if segment in {"", ".", ".."}:
             raise ValueError(f"{quoted(text)} has an empty segment, a . or a ..")
     return template
+
+
+def is_own_of_vault(path: str) -> bool:
+    """
+    Whether a path, mount included, is Vault's own: with it a task could give itself rights.
+
+    The prefix may be a child namespace, so any segment counts. Behind `data` or `metadata` stand
+    the names of a KV engine, which may be any.
+    """
+    mount, *inner = path.split("/")
+    names = itertools.takewhile(lambda segment: segment not in _KV_NAMES, inner)
+    return not _OWN_OF_VAULT.isdisjoint({mount, *names})
 
 
 def path_pattern(path: Template, values: Values) -> str:

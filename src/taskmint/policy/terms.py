@@ -90,7 +90,7 @@ def bound_ends(ends: Ends) -> Mapping[BindKind | None, Ends]:
 def compile_windows(schema: DefinitionSchema, bench: Workbench) -> tuple[Window, ...]:
     """Compile each window; one that is never open is a finding."""
     windows = []
-    for index, given in enumerate(schema.windows):
+    for index, given in enumerate(schema.windows or ()):
         where = ("windows", index)
         window = _release(given, where, bench) or _recurring(given, where, bench)
         if window is not None:
