@@ -8,24 +8,25 @@ said: it is the reviewer who knows.
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
-from taskmint.canonical import canonical
-from taskmint.model.scope import Entitlement, ProofLevel
+from taskmint.model.scope import ParameterValue, ProofLevel
 
 from .change import Change, Direction, Parts, longer
-from .definition import Definition, Policy
+from .definition import Definition, EntitlementTemplate, Policy
 from .describe import describe
 from .difference_terms import compare_terms
-from .enumerate import enumerate_definition
-from .parameter import EnumParameter, IntegerParameter, Parameter, SegmentParameter
+from .parameter import EnumParameter, IntegerParameter, Parameter, Refused, SegmentParameter
 from .pattern import covers
-from .template import ANY_SEGMENT
+from .reach import Reach, reaches, written
+from .template import Values
 
 _W: Final = Direction.WIDENED
 _N: Final = Direction.NARROWED
 _O: Final = Direction.OTHER
+
+# A request, and the entitlements of the other definition that allow it as well.
+_Match: TypeAlias = tuple[Reach, list[EntitlementTemplate]]
 
 
 def difference(old: Policy, new: Policy) -> tuple[Change, ...]:
@@ -60,7 +61,7 @@ def _described(policy: Policy, shadow: str) -> object:
 
 
 def _whole(definition: Definition, direction: Direction, verb: str) -> Parts:
-    paths = ", ".join(map(str, _requests(definition)))
+    paths = ", ".join(_requests(definition))
     for pattern in definition.patterns:
         yield direction, f"{pattern.text} {verb} {paths} through {definition.name}"
 
@@ -72,93 +73,123 @@ def _compare(old: Definition, new: Definition) -> Parts:
 
 
 def _who(old: Definition, new: Definition) -> Parts:
-    paths = ", ".join(map(str, _requests(new)))
+    paths = ", ".join(_requests(new))
     for pattern in new.patterns:
         if not any(covers(held, pattern) for held in old.patterns):
             yield _W, f"{pattern.text} gained {paths} through {new.name}"
-    paths = ", ".join(map(str, _requests(old)))
+    paths = ", ".join(_requests(old))
     for pattern in old.patterns:
         if not any(covers(kept, pattern) for kept in new.patterns):
             yield _N, f"{pattern.text} lost {paths} through {old.name}"
+    used = _used(old) | _used(new)
+    before, after = _placed(old, used), _placed(new, used)
+    if before != after and len({*before.values(), *after.values()}) > 1:
+        said = f"what {new.name} captures may be another part of an identity, or claimed"
+        yield _W, said
+        yield _N, said
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """One request a task may make, as far as the enumeration tells."""
-
-    method: str
-    path: tuple[str, ...]
-    body: bytes
-
-    def __str__(self) -> str:
-        body = f" with {self.body.decode()}" if self.body != b"{}" else ""
-        return f"{self.method} {'/'.join(self.path)}{body}"
-
-    def spans(self, other: "_Request") -> bool:
-        """Whether the other is among what this allows; `+` is any one segment."""
-        return (self.method, self.body, len(self.path)) == (
-            other.method,
-            other.body,
-            len(other.path),
-        ) and all(
-            have in {ANY_SEGMENT, want} for have, want in zip(self.path, other.path, strict=True)
-        )
-
-
-def _requests(definition: Definition) -> tuple[_Request, ...]:
-    """List what a definition may ask of Vault, each once, in order."""
-    found = {
-        _request(entitlement): None
-        for combination in enumerate_definition(definition).combinations
-        for entitlement in combination.entitlements
+def _placed(definition: Definition, used: frozenset[str]) -> dict[object, frozenset[object]]:
+    """Tell by everything that matters of a pattern which of the used names it captures where."""
+    return {
+        (
+            pattern.trust_domain,
+            pattern.segments,
+            tuple((at, name if name in used else None) for at, name in pattern.captures),
+        ): frozenset((at, name) for at, name in pattern.captures if name in used)
+        for pattern in definition.patterns
     }
-    return tuple(found)
 
 
-def _request(entitlement: Entitlement) -> _Request:
-    path = f"{entitlement.mount}/{entitlement.path}"
-    asked = dict(entitlement.body)
-    if entitlement.acl is not None:
-        asked["acl"] = entitlement.acl
-    return _Request(entitlement.method, tuple(path.split("/")), canonical(asked))
+def _used(definition: Definition) -> frozenset[str]:
+    """Name what the scope and the conditions use, be it captured or claimed."""
+    read = (name.rpartition(".")[2] for name in definition.fact_names)
+    return frozenset(read).union(*(each.names for each in definition.entitlements))
+
+
+def _requests(definition: Definition) -> tuple[str, ...]:
+    """List what a definition may ask of Vault, each once, in order."""
+    return tuple(dict.fromkeys(written(*each) for each in reaches(definition)))
 
 
 def _scope(old: Definition, new: Definition) -> Parts:
-    before, after = _requests(old), _requests(new)
+    lost, gained = _matched(old, new), _matched(new, old)
     who = ", ".join(pattern.text for pattern in new.patterns)
-    for request in after:
-        if not any(held.spans(request) for held in before):
-            yield _W, f"{who} gained {request} through {new.name}"
+    for request in dict.fromkeys(written(*each) for each, held in gained if not held):
+        yield _W, f"{who} gained {request} through {new.name}"
     who = ", ".join(pattern.text for pattern in old.patterns)
-    for request in before:
-        if not any(kept.spans(request) for kept in after):
-            yield _N, f"{who} lost {request} through {old.name}"
-    yield from _proofs(old, new)
-    yield from _parameters(old, new)
+    for request in dict.fromkeys(written(*each) for each, kept in lost if not kept):
+        yield _N, f"{who} lost {request} through {old.name}"
+    pairs = {
+        (held.name, template.name): (held, template)
+        for (template, _), covering in gained
+        for held in covering
+    }
+    names = frozenset(each.name for each in old.entitlements)
+    for before, after in pairs.values():
+        if after.name not in names:
+            yield _O, f"{new.name} gives as {after.name} what it gave as {before.name}"
+        yield from _promises(new.name, before, after)
+    yield from _parameters(old, new, gained, lost)
 
 
-def _proofs(old: Definition, new: Definition) -> Parts:
+def _matched(these: Definition, others: Definition) -> tuple[_Match, ...]:
+    """
+    Pair each request of these with the entitlements of the others that allow it; none is a gain.
+
+    Two requests are the same when their texts are: an enum's values put in, unless the others take
+    any word of that name; every other name left as it is. That the name stands for the same is for
+    `_who` and `_bounds` to tell. A condition may refuse what another value gives, so a value that a
+    condition of the others reads must come again.
+    """
+    held: defaultdict[str, list[Reach]] = defaultdict(list)
+    for reach in reaches(others):
+        held[written(*reach)].append(reach)
+    takes = {each.name: each for each in others.parameters if not isinstance(each, EnumParameter)}
+    matches: list[_Match] = []
+    for template, values in reaches(these):
+        closed = {
+            name: value
+            for name, value in values.items()
+            if name not in takes or isinstance(takes[name].accept(value), Refused)
+        }
+        same = held[written(template, closed)]
+        matches.append(((template, values), _allowing(template, values, same, others)))
+    return tuple(matches)
+
+
+def _allowing(
+    template: EntitlementTemplate, values: Values, same: list[Reach], others: Definition
+) -> list[EntitlementTemplate]:
+    """Choose the entitlement of the same name where there is one."""
+    found = [
+        held
+        for held, needed in same
+        if all(
+            values.get(name) == value or f"request.parameters.{name}" not in others.fact_names
+            for name, value in needed.items()
+        )
+    ]
+    return [held for held in found if held.name == template.name] or found
+
+
+def _promises(task: str, before: EntitlementTemplate, after: EntitlementTemplate) -> Parts:
     """Compare what is promised of an entitlement's end, and how long it may outlive it."""
     levels = list(ProofLevel)
-    before = {each.name: each for each in old.entitlements}
-    for after in new.entitlements:
-        held = before.get(after.name)
-        if held is None:
-            continue
-        step = levels.index(after.proof) - levels.index(held.proof)
-        if step:
-            said = (
-                f"{new.name} proves {after.name} revoked to level {after.proof}, was {held.proof}"
-            )
-            yield (_N if step > 0 else _W), said
-        if after.revocable != held.revocable:
-            is_or_not = "is" if after.revocable else "is not"
-            said = f"{after.name} of {new.name} {is_or_not} taken back when the task ends"
-            yield (_N if after.revocable else _W), said
-        yield from longer(f"{after.name} of {new.name} lives", held.ceiling, after.ceiling)
+    step = levels.index(after.proof) - levels.index(before.proof)
+    if step:
+        said = f"{task} proves {after.name} revoked to level {after.proof}, was {before.proof}"
+        yield (_N if step > 0 else _W), said
+    if after.revocable != before.revocable:
+        is_or_not = "is" if after.revocable else "is not"
+        said = f"{after.name} of {task} {is_or_not} taken back when the task ends"
+        yield (_N if after.revocable else _W), said
+    yield from longer(f"{after.name} of {task} lives", before.ceiling, after.ceiling)
 
 
-def _parameters(old: Definition, new: Definition) -> Parts:
+def _parameters(
+    old: Definition, new: Definition, gained: tuple[_Match, ...], lost: tuple[_Match, ...]
+) -> Parts:
     """Compare what the requests do not show: bounds, and enum values that no request names."""
     before = {each.name: each for each in old.parameters}
     after = {each.name: each for each in new.parameters}
@@ -169,27 +200,18 @@ def _parameters(old: Definition, new: Definition) -> Parts:
     for name in sorted(before.keys() & after.keys()):
         held, now = before[name], after[name]
         if isinstance(held, EnumParameter) and isinstance(now, EnumParameter):
-            for value in _unsaid(new, name, frozenset(now.values) - frozenset(held.values), old):
+            for value in sorted({*now.values} - {*held.values} - _said(name, gained)):
                 yield _W, f"parameter {name} of {new.name} may be {value}"
-            for value in _unsaid(old, name, frozenset(held.values) - frozenset(now.values), new):
+            for value in sorted({*held.values} - {*now.values} - _said(name, lost)):
                 yield _N, f"parameter {name} of {new.name} may no longer be {value}"
         elif held != now:
             for direction in _bounds(held, now):
                 yield direction, f"parameter {name} of {new.name} takes {now}, was {held}"
 
 
-def _unsaid(here: Definition, name: str, values: frozenset[str], there: Definition) -> list[str]:
-    """Find the values whose requests the other definition spans, so that no path tells of them."""
-    spanned = _requests(there)
-    by_value: defaultdict[object, list[_Request]] = defaultdict(list)
-    for combination in enumerate_definition(here).combinations:
-        value = combination.parameters.get(name)
-        by_value[value] += (_request(each) for each in combination.entitlements)
-    return [
-        value
-        for value in sorted(values)
-        if all(any(held.spans(one) for held in spanned) for one in by_value[value])
-    ]
+def _said(name: str, matches: tuple[_Match, ...]) -> frozenset[ParameterValue]:
+    """Collect the values of a parameter with which something is asked that is new."""
+    return frozenset(values[name] for (_, values), same in matches if not same and name in values)
 
 
 def _bounds(held: Parameter, after: Parameter) -> Iterator[Direction]:

@@ -52,11 +52,15 @@ class Template:
             parts += (word(values[name]), literal)
         return "".join(parts)
 
-    def __str__(self) -> str:
+    def written(self, values: Values) -> str:
+        """Put in what is known, for people and for comparing; the rest stays `{name}`."""
         text = self.literals[0]
         for name, literal in zip(self.names, self.literals[1:], strict=True):
-            text += f"{{{name}}}{literal}"
+            text += f"{values.get(name, f'{{{name}}}')}{literal}"
         return text
+
+    def __str__(self) -> str:
+        return self.written({})
 
 
 def word(value: ParameterValue) -> str:
@@ -175,6 +179,11 @@ def render_body(body: BodyTemplate, values: Values) -> Json:
 def body_pattern(body: BodyTemplate, values: Values) -> Json:
     """Fill a body; a text ends with `*` where the first name without a value stands."""
     return _fill(body, lambda template: _text_pattern(template, values))
+
+
+def body_written(body: BodyTemplate, values: Values) -> Json:
+    """Fill a body with what is known; every other name stays `{name}`."""
+    return _fill(body, lambda template: template.written(values))
 
 
 def _fill(body: BodyTemplate, text: Callable[[Template], Json]) -> Json:
