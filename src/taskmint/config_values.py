@@ -64,6 +64,7 @@ def _trust_domain(text: str) -> str:
 def _workload_api(text: str) -> str:
     if not text.startswith("unix:/"):
         raise refusal("must be a Unix socket", "write unix:///run/spire/agent/api.sock")
+    _socket(text.removeprefix("unix:").removeprefix("//"))
     return text
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from taskmint.config import DEFAULT_CLASSES, load_config
-from taskmint.daemon.from_config import door, tickets
+from taskmint.daemon.approvers import tickets
+from taskmint.daemon.from_config import door
 from taskmint.daemon.policy_source import PolicySource
 from taskmint.errors import Code, ConfigError
 from taskmint.policy.plan_objects import PlanSettings
@@ -53,11 +54,16 @@ def test_the_door_serves_what_is_its_own(tmp_path: Path) -> None:
 def test_the_config_makes_the_door() -> None:
     """Its socket's name for systemd, and the hook; without the section there is neither."""
     plain = load_config("c.yaml", LEAST.encode(), {})
-    opened = load_config("c.yaml", f"{LEAST}break_glass: {{ticket_hook: [/x]}}\n".encode(), {})
+    opened = load_config("c.yaml", f"{LEAST}break_glass: {{ticket_hook: [/bin/sh]}}\n".encode(), {})
+    lacking = load_config(
+        "c.yaml", f"{LEAST}break_glass: {{ticket_hook: [/no/hook]}}\n".encode(), {}
+    )
 
     assert (door(plain), door(opened)) == ("task", "breakglass")
-    assert isinstance(tickets(plain, "n"), NoTickets)
-    assert isinstance(tickets(opened, "n"), TicketHook)
+    assert isinstance(tickets(plain.break_glass, "n"), NoTickets)
+    assert isinstance(tickets(opened.break_glass, "n"), TicketHook)
+    with pytest.raises(ConfigError, match=r"/no/hook:1:1: break_glass\.ticket_hook: cannot be run"):
+        tickets(lacking.break_glass, "n")
     with pytest.raises(ConfigError, match="begins with the path of a program"):
         load_config("c.yaml", f"{LEAST}break_glass: {{ticket_hook: [x]}}\n".encode(), {})
 

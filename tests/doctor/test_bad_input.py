@@ -173,7 +173,7 @@ ROWS = [
         breaking(
             lambda place: place.write(admin={"roles": {"operator": {"groups": ["nobody-here"]}}})
         ),
-        1,
+        4,
         "config_invalid: admin.roles.operator.groups: there is no group nobody-here",
         "there is no group nobody-here",
     ),
@@ -229,14 +229,14 @@ ROWS = [
     Row(
         "a file where the socket should be",
         breaking(lambda place: place.task.write_text("mine")),
-        1,
+        4,
         "exists and is not a socket of this user",
         "task.sock is not a socket",
     ),
     Row(
         "a socket directory that everybody may write",
         breaking(lambda place: place.task.parent.chmod(0o777)),
-        1,
+        4,
         "is writable by everybody, so anybody could replace the socket",
         "is writable by everybody",
     ),

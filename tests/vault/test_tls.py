@@ -1,6 +1,7 @@
 """TLS to a real OpenBao: a pinned CA, and the daemon's login by its X.509-SVID (cert auth)."""
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from taskmint.devstack.bao_http import BaoHttp
 from taskmint.devstack.loopback import HOST, reserved_port
 from taskmint.devstack.postgres import Postgres
-from taskmint.errors import Code, Unavailable
+from taskmint.errors import Code, ConfigError, Unavailable
 from taskmint.model.secret import Secret
 from taskmint.policy.plan_objects import PlanSettings
 from taskmint.vault.client import VaultClient
@@ -287,3 +288,22 @@ def test_a_key_of_another_certificate_is_refused() -> None:
     context = tls_context(None, authority.svid())
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+def test_a_ca_file_that_will_not_do_is_named_without_waiting(tmp_path: Path) -> None:
+    """Absent, a directory, a pipe that nobody writes to, no certificate: a finding with its fix."""
+    (tmp_path / "words").write_text("no certificate")
+    (tmp_path / "directory").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, problem in (
+        ("absent", "does not exist"),
+        ("directory", "is not a regular file"),
+        ("pipe", "is not a regular file"),
+        ("words", "holds no certificate that can be read"),
+    ):
+        with pytest.raises(ConfigError) as refused:
+            tls_context(tmp_path / name, None)
+        (finding,) = refused.value.findings
+        assert (finding.file, finding.key) == (str(tmp_path / name), "vault.ca_file")
+        assert problem in finding.problem
+        assert finding.fix

@@ -23,6 +23,7 @@ _FIRST_DESCRIPTOR: Final = 3  # SD_LISTEN_FDS_START
 _MOST_PATH_BYTES: Final = 107  # sun_path of unix(7), less its final zero
 _BACKLOG: Final = 1024  # capped by net.core.somaxconn
 _PRIVATE: Final = 0o600
+_ELSEWHERE: Final = "use a directory that the daemon's user, and nobody else, may write to"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def sockets_from_systemd(environment: MutableMapping[str, str]) -> dict[str, soc
         environment.pop(name, None)
     # 3.
     if not count.isascii() or not count.isdigit():
-        raise _config("LISTEN_FDS is not a number")
+        raise _config("LISTEN_FDS is not a number", fix="let systemd start the daemon")
     listed = names.split(":") if names else []
     if len(listed) != int(count) or len(set(listed)) != len(listed):
         raise _config(
@@ -117,7 +118,10 @@ def _take_over(descriptor: int, name: str) -> socket.socket:
             and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         )
     except OSError as error:
-        raise _config(f"the descriptor that systemd passed as {name} is no socket") from error
+        raise _config(
+            f"the descriptor that systemd passed as {name} is no socket",
+            fix="pass it from a .socket unit",
+        ) from error
     if not listening:
         raise _config(
             f"what systemd passed as {name} is not a listening Unix stream socket",
@@ -130,17 +134,22 @@ def _take_over(descriptor: int, name: str) -> socket.socket:
 def _check_directory(path: Path) -> None:
     # A longer path would be cut off by some callers' libraries, and refused by the kernel's.
     if len(os.fsencode(path)) > _MOST_PATH_BYTES:
-        raise _config(f"{path}: a socket's path has at most {_MOST_PATH_BYTES} bytes")
+        raise _config(
+            f"{path}: a socket's path has at most {_MOST_PATH_BYTES} bytes",
+            fix="configure a shorter path",
+        )
     try:
         mode = path.parent.stat().st_mode
     except OSError as error:
         raise _config(
             f"{path.parent}: {error.strerror}", fix="create the directory, or let systemd do it"
         ) from error
-    if not stat.S_ISDIR(mode) or mode & stat.S_IWOTH:
+    if not stat.S_ISDIR(mode):
+        raise _config(f"{path.parent} is not a directory", fix=_ELSEWHERE)
+    if mode & stat.S_IWOTH:
         raise _config(
             f"{path.parent} is writable by everybody, so anybody could replace the socket",
-            fix="use a directory that only the daemon's user may write to",
+            fix=_ELSEWHERE,
         )
 
 
@@ -150,7 +159,7 @@ def _lock(path: Path, undo: ExitStack) -> None:
     try:
         descriptor = os.open(f"{path}.lock", flags, _PRIVATE)
     except OSError as error:
-        raise _config(f"{path}.lock: {error.strerror}") from error
+        raise _config(f"{path}.lock: {error.strerror}", fix=_ELSEWHERE) from error
     undo.callback(os.close, descriptor)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -185,7 +194,7 @@ def _bind(sock: socket.socket, path: Path) -> None:
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise _in_use(path) from error
-        raise _config(f"{path}: {error.strerror}") from error
+        raise _config(f"{path}: {error.strerror}", fix=_ELSEWHERE) from error
 
 
 def _open_up(file: SocketFile) -> None:
@@ -223,5 +232,5 @@ def _in_use(path: Path) -> TaskmintError:
     )
 
 
-def _config(detail: str, *, fix: str = "") -> TaskmintError:
+def _config(detail: str, *, fix: str) -> TaskmintError:
     return TaskmintError(Code.CONFIG_INVALID, detail, fix=fix)

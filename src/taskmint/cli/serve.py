@@ -7,12 +7,13 @@ from typing import Final
 
 import click
 
-from taskmint.errors import ConfigError, TaskmintError
+from taskmint.errors import Code, ConfigError, TaskmintError
 
 from .config_option import config_option
 
 EXIT_FAILED: Final = 1
 EXIT_CONFIG: Final = 4
+_OF_FILES: Final = frozenset({Code.CONFIG_INVALID, Code.POLICY_INVALID})
 
 
 @click.command()
@@ -32,7 +33,8 @@ def serve(config_file: Path, *, revoke_on_stop: bool, log_level: str) -> None:
     Run the daemon.
 
     SIGHUP loads the policy files again; SIGTERM stops, keeping tasks for the next start unless
-    told otherwise. Exits 4 on a bad configuration, 1 on any other failure.
+    told otherwise. Exits 4 when the configuration, the policy or a file that they name is wrong, 1
+    on any other failure; what it was stands in one line for each problem, with its code.
     """
     # gRPC reads this once, when it is imported; without it a fork prints to stderr under uvloop.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -41,8 +43,10 @@ def serve(config_file: Path, *, revoke_on_stop: bool, log_level: str) -> None:
     try:
         start(config_file, revoke_on_stop=revoke_on_stop, log_level=log_level)
     except ConfigError as error:
-        click.echo(error.detail, err=True)
+        for finding in sorted(error.findings):
+            click.echo(f"taskmint: {error.code}: {finding}", err=True)
         sys.exit(EXIT_CONFIG)
     except TaskmintError as error:
-        click.echo(f"taskmint: {error.code}: {error.detail}; {error.fix}", err=True)
-        sys.exit(EXIT_FAILED)
+        fix = f"; {error.fix}" if error.fix else ""
+        click.echo(f"taskmint: {error.code}: {error.detail}{fix}", err=True)
+        sys.exit(EXIT_CONFIG if error.code in _OF_FILES else EXIT_FAILED)

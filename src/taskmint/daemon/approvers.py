@@ -1,18 +1,26 @@
-"""Approvers and notices of the config, with the files that they name, to what the parts take."""
+"""
+Approvers, notices and tickets of the config, with the files and programs that they name, to what
+the parts take.
+"""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
-from taskmint.config import ApprovalSettings, NoticeSettings
+from taskmint.config import ApprovalSettings, BreakGlassSettings, NoticeSettings
 from taskmint.errors import Code, ConfigError, Finding
 from taskmint.identity.approvers import ApproverRecord, Directory, directory_of
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
+from taskmint.ports import Tickets
+from taskmint.tasks.outside import NoTickets
 from taskmint.telemetry.notices import Channels, Webhook
+from taskmint.telemetry.ticket_hook import TicketHook
 
-from .files import read_small_file
+from .files import check_program, read_small_file
 
 _SHORTEST_KEY: Final = 16
+_TICKET_AT_MOST: Final = timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,8 @@ class ApproverSource:
 
 def channels(settings: NoticeSettings) -> Channels:
     """To whom notices go. Blocks; raises ConfigError(config_invalid)."""
+    if settings.command:
+        check_program("notices.command", settings.command[0])
     webhook = None
     if settings.webhook is not None and settings.webhook_key_file is not None:
         key = read_small_file(settings.webhook_key_file).strip()
@@ -58,3 +68,11 @@ def channels(settings: NoticeSettings) -> Channels:
             raise ConfigError(Code.CONFIG_INVALID, (finding,))
         webhook = Webhook(settings.webhook, Secret(key))
     return Channels(webhook, settings.command, settings.timeout)
+
+
+def tickets(settings: BreakGlassSettings | None, node: str) -> Tickets:
+    """Who knows which ticket is open. Blocks; raises ConfigError(config_invalid)."""
+    if settings is None:
+        return NoTickets()
+    check_program("break_glass.ticket_hook", settings.ticket_hook[0])
+    return TicketHook(settings.ticket_hook, node, _TICKET_AT_MOST)

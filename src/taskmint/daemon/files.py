@@ -5,39 +5,32 @@ What is parsed are the very bytes that were checked (reliability: swapped betwee
 """
 
 import os
-import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from taskmint.errors import Code, ConfigError, Finding
-from taskmint.model.task_id import is_node_id
 
 POLICY_FILE_BYTES: Final = 4 * 1024 * 1024
 SMALL_FILE_BYTES: Final = 1024 * 1024
-_GENERATED_ID_BYTES: Final = 5
 
 
 def read_policy_files(places: Iterable[str]) -> list[tuple[str, bytes]]:
     """
     Read every policy file: files as named, directories as their *.yaml in order of name.
 
-    Raises ConfigError(policy_invalid) naming every file that cannot be trusted or read.
+    Raises ConfigError(policy_invalid) naming every file and directory that cannot be trusted or
+    read.
     """
     read: list[tuple[str, bytes]] = []
     findings: list[Finding] = []
-    for place in places:
-        path = Path(place)
-        files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
-        if not files:
-            findings.append(_finding(place, "no *.yaml file in it", "put a policy file there"))
-        for file in files:
-            answer = _read(file, POLICY_FILE_BYTES)
-            if isinstance(answer, Finding):
-                findings.append(answer)
-            else:
-                read.append((str(file), answer))
+    for path, answer in (each for place in places for each in _read_place(Path(place))):
+        if isinstance(answer, Finding):
+            findings.append(answer)
+        else:
+            read.append((str(path), answer))
     if findings:
         raise ConfigError(Code.POLICY_INVALID, tuple(findings))
     return read
@@ -59,49 +52,92 @@ def read_small_file(place: str) -> bytes:
     return answer
 
 
-def _read(path: Path, cap: int) -> bytes | Finding:
+def check_program(key: str, program: str) -> None:
+    """
+    See that the program that the config names under `key` is there and can be run.
+
+    What may be changed by others would run as the daemon, so it is held to the same checks; a link
+    is followed, since programs often are links. Raises ConfigError(config_invalid).
+    """
+    if finding := _unfit(Path(program)):
+        raise ConfigError(Code.CONFIG_INVALID, (replace(finding, key=key),))
+
+
+def _unfit(program: Path) -> Finding | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        status = program.stat()
+    except OSError as error:
+        return _finding(str(program), f"cannot be run: {error.strerror}", "check the path")
+    if not stat.S_ISREG(status.st_mode) or not os.access(program, os.X_OK):
+        return _finding(str(program), "is not a program", "name one, and run chmod +x on it")
+    return _mistrust(program, status)
+
+
+def _read_place(place: Path) -> Iterator[tuple[Path, bytes | Finding]]:
+    """
+    Read a file, or the *.yaml of a directory in order of name.
+
+    Whoever may write in the directory may take files away or put old ones back, so it is held to
+    the same checks as they are.
+    """
+    try:
+        directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:  # no directory; what else is wrong, reading it says
+        yield place, _read(place, POLICY_FILE_BYTES)
+        return
+    try:
+        if mistrust := _mistrust(place, os.fstat(directory)):
+            yield place, mistrust
+            return
+        with os.scandir(directory) as entries:
+            names = sorted(each.name for each in entries if each.name.endswith(".yaml"))
+        if not names:
+            yield place, _finding(str(place), "no *.yaml file in it", "put a policy file there")
+        for name in names:
+            yield place / name, _read(place / name, POLICY_FILE_BYTES, directory)
+    finally:
+        os.close(directory)
+
+
+def _read(path: Path, cap: int, directory: int | None = None) -> bytes | Finding:
+    """Read a file by its path, or by its name in an open directory."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+    name = path if directory is None else path.name
+    try:
+        descriptor = os.open(name, flags, dir_fd=directory)
     except OSError as error:
         return _finding(str(path), f"cannot be opened: {error.strerror}", "check the path")
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            return _finding(str(path), "is not a regular file", "name a file")
-        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            return _finding(
-                str(path), "is writable by group or others", "run chmod go-w on the file"
-            )
-        if status.st_uid not in {0, os.geteuid()}:
-            return _finding(
-                str(path), f"belongs to uid {status.st_uid}", "chown it to root or to the daemon"
-            )
+    try:
+        return _checked(path, descriptor, cap)
+    except OSError as error:
+        return _finding(str(path), f"cannot be read: {error.strerror}", "check the disk")
+    finally:
+        os.close(descriptor)
+
+
+def _checked(path: Path, descriptor: int, cap: int) -> bytes | Finding:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        return _finding(str(path), "is not a regular file", "name a file")
+    if mistrust := _mistrust(path, status):
+        return mistrust
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
         content = file.read(cap + 1)
     if len(content) > cap:
         return _finding(str(path), f"is larger than {cap} bytes", "split it into several files")
     return content
 
 
+def _mistrust(path: Path, status: os.stat_result) -> Finding | None:
+    """Find why what lies there need not be what an admin put there; None when it is."""
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return _finding(str(path), "is writable by group or others", f"run chmod go-w {path}")
+    if status.st_uid not in {0, os.geteuid()}:
+        return _finding(
+            str(path), f"belongs to uid {status.st_uid}", "chown it to root or to the daemon"
+        )
+    return None
+
+
 def _finding(file: str, problem: str, fix: str) -> Finding:
     return Finding(file, 1, 1, "", problem, fix)
-
-
-def node_id(configured: str | None, state_directory: Path) -> str:
-    """
-    Return the configured id, or the one made at the first start and kept beside the ledger.
-
-    Raises OSError when it can neither be read nor kept, ValueError when what is kept is none.
-    """
-    if configured is not None:
-        return configured
-    kept = state_directory / "node-id"
-    try:
-        found = kept.read_text("ascii").strip()
-    except FileNotFoundError:
-        found = f"n-{secrets.token_hex(_GENERATED_ID_BYTES)}"
-        fresh = kept.with_suffix(".new")
-        fresh.write_text(found + "\n", "ascii")
-        fresh.replace(kept)
-    if not is_node_id(found):
-        raise ValueError(f"{kept} does not hold a node id")
-    return found

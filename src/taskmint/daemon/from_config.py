@@ -2,7 +2,6 @@
 
 import grp
 from collections.abc import Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -15,10 +14,8 @@ from taskmint.identity.jwt_svid import JwtRules
 from taskmint.identity.token_owners import OwnerRules
 from taskmint.model.caller import TokenBinding
 from taskmint.policy.plan_objects import PlanSettings
-from taskmint.ports import Tickets
 from taskmint.tasks.limits import TaskLimits
-from taskmint.tasks.outside import NoTickets, Settings
-from taskmint.telemetry.ticket_hook import TicketHook
+from taskmint.tasks.outside import Settings
 from taskmint.vault.settings import (
     AppRoleLogin,
     CertLogin,
@@ -29,7 +26,6 @@ from taskmint.vault.settings import (
 )
 
 ROOT = 0
-TICKET_SECONDS = timedelta(seconds=5)
 
 
 def plan_settings(config: Config) -> PlanSettings:
@@ -119,13 +115,6 @@ def door(config: Config) -> str:
 
 
 _SPARE_DESCRIPTORS: Final[Mapping[str, int]] = {"task": 32, "admin": 16}
-
-
-def tickets(config: Config, node: str) -> Tickets:
-    """Who knows which ticket is open."""
-    if config.break_glass is None:
-        return NoTickets()
-    return TicketHook(config.break_glass.ticket_hook, node, TICKET_SECONDS)
 
 
 def listener_limits(config: Config, door: str) -> ListenerLimits:

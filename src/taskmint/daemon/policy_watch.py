@@ -19,11 +19,14 @@ def fingerprint(places: Sequence[str]) -> Fingerprint:
 
     Directories stand for their *.yaml, as they are read. Blocks.
     """
-    return tuple(
-        _of(file)
-        for place in map(Path, places)
-        for file in (sorted(place.glob("*.yaml")) if place.is_dir() else [place])
-    )
+    return tuple(_of(file) for place in map(Path, places) for file in _files(place))
+
+
+def _files(place: Path) -> list[Path]:
+    try:
+        return sorted(each for each in place.iterdir() if each.name.endswith(".yaml"))
+    except OSError:  # a file, or what reading it will refuse
+        return [place]
 
 
 def _of(file: Path) -> tuple[str | int, ...]:

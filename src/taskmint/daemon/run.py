@@ -46,9 +46,9 @@ from taskmint.vault.stopwatch import Stopwatch
 
 from . import from_config, measuring
 from .announcing import Announcer
-from .approvers import ApproverSource
+from .approvers import ApproverSource, tickets
 from .approvers import channels as notice_channels
-from .files import node_id
+from .node_id import node_id
 from .policy_source import PolicySource
 from .running import Parts, Running
 from .sockets import listening_sockets
@@ -166,6 +166,7 @@ async def _build(
     directory = await asyncio.to_thread(approver_source.load)
     channels = await asyncio.to_thread(notice_channels, config.notices)
     node = await asyncio.to_thread(node_id, config.node.id, Path(config.ledger.path).parent)
+    asked = await asyncio.to_thread(tickets, config.break_glass, node)
     boot_id = (await asyncio.to_thread(_BOOT_ID.read_text)).strip()
     tracer = await stack.enter_async_context(tracing(config.tracing.endpoint, node))
     failpoints = Failpoints.from_text(environment.get("TASKMINT_FAILPOINT", ""))
@@ -222,7 +223,7 @@ async def _build(
             *(vault, ledger, Bindings(reader), clock, metrics, log, failpoints),
             approvers=approvers,
             notifier=notices,
-            tickets=from_config.tickets(config, node),
+            tickets=asked,
         ),
         from_config.task_settings(config, node, boot_id),
         partial(_crashed, crash, log),

@@ -17,6 +17,7 @@ from taskmint.errors import Code, Unavailable
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+_OTHER_PATH: Final = "move it away, or name another ledger.path"
 
 
 def refusal(detail: str, fix: str = "") -> Unavailable:
@@ -35,6 +36,32 @@ class Damaged(Unavailable):
         )
 
 
+def check_directory(directory: Path) -> None:
+    """
+    See that the directory is there, ours or root's, and that nobody else may write in it.
+
+    Raises Unavailable(ledger_unavailable).
+    """
+    try:
+        found = directory.stat()
+    except FileNotFoundError:
+        raise refusal(
+            f"the ledger's directory {directory} does not exist",
+            f"create it: install -d -m 0700 {directory}",
+        ) from None
+    except OSError as error:
+        raise refusal(
+            f"the ledger's directory {directory} cannot be used: {error.strerror}", _OTHER_PATH
+        ) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise refusal(f"the ledger's directory {directory} is not a directory", _OTHER_PATH)
+    if found.st_uid not in {os.geteuid(), 0} or found.st_mode & _OTHERS_WRITE:
+        raise refusal(
+            f"the ledger's directory {directory} can be written by others",
+            f"chown it to the daemon's user and chmod 0700 {directory}",
+        )
+
+
 def claim(path: Path) -> int:
     """
     Make the place safe to write a ledger to; return the descriptor that holds the lock.
@@ -46,7 +73,7 @@ def claim(path: Path) -> int:
     Raises Unavailable(ledger_unavailable).
     """
     try:
-        _check_directory(path.parent)
+        check_directory(path.parent)
         lock = _lock(path)
         try:
             _check_file(path)
@@ -54,7 +81,10 @@ def claim(path: Path) -> int:
             os.close(lock)
             raise
     except OSError as error:
-        raise refusal(f"the ledger {path} cannot be used: {error.strerror}") from error
+        raise refusal(
+            f"the ledger {path} cannot be used: {error.strerror}",
+            f"let the daemon's user write in {path.parent}, or name another ledger.path",
+        ) from error
     return lock
 
 
@@ -66,7 +96,7 @@ def set_aside(path: Path, suffix: str) -> Path:
     """
     aside = path.with_name(f"{path.name}.{suffix}")
     try:
-        _check_directory(path.parent)
+        check_directory(path.parent)
         lock = _lock(path)
         try:
             # The database first: SQLite drops a write-ahead log without one (wal.html, 4.5).
@@ -79,23 +109,6 @@ def set_aside(path: Path, suffix: str) -> Path:
     except OSError as error:
         raise refusal(f"the ledger {path} cannot be moved: {error.strerror}") from error
     return aside
-
-
-def _check_directory(directory: Path) -> None:
-    try:
-        found = directory.stat()
-    except FileNotFoundError:
-        raise refusal(
-            f"the ledger's directory {directory} does not exist",
-            f"create it: install -d -m 0700 {directory}",
-        ) from None
-    if not stat.S_ISDIR(found.st_mode):
-        raise refusal(f"{directory} is not a directory")
-    if found.st_uid not in {os.geteuid(), 0} or found.st_mode & _OTHERS_WRITE:
-        raise refusal(
-            f"the ledger's directory {directory} can be written by others",
-            f"chown it to the daemon's user and chmod 0700 {directory}",
-        )
 
 
 def _lock(path: Path) -> int:
@@ -123,7 +136,7 @@ def _open_lock(name: str) -> int:
     try:
         return os.open(name, flags | os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        if error.errno != errno.EROFS:
+        if error.errno != errno.EROFS or not os.path.lexists(name):
             raise
     return os.open(name, flags | os.O_RDONLY)  # it can be locked where nothing can be written
 
@@ -135,7 +148,7 @@ def _check_file(path: Path) -> None:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         return  # its name becomes durable with SQLite's first sync of the directory
     if not stat.S_ISREG(found.st_mode):
-        raise refusal(f"the ledger {path} is not a plain file")
+        raise refusal(f"the ledger {path} is not a plain file", _OTHER_PATH)
     if found.st_uid != os.geteuid() or found.st_mode & _OTHERS:
         raise refusal(
             f"the ledger {path} belongs to another user or is open to others",

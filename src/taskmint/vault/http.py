@@ -21,7 +21,7 @@ import aiohttp
 from hvac.adapters import Adapter
 from yarl import URL
 
-from taskmint.errors import BackendFailed, Code, Unavailable
+from taskmint.errors import BackendFailed, Code, ConfigError, Finding, Unavailable
 from taskmint.model.scope import Json
 from taskmint.model.secret import Secret
 from taskmint.ports import UNTRACED
@@ -87,7 +87,7 @@ class Transport:
         self._base = ("http://localhost" if unix else settings.address.rstrip("/")) + "/v1/"
 
     async def __aenter__(self) -> Self:
-        """Open the pool; nothing is connected yet. Raises OSError for an unreadable CA file."""
+        """Open the pool; nothing is connected yet. Raises ConfigError for an unfit CA file."""
         settings = self._settings
         limit = settings.max_connections + _SPARE_CONNECTIONS
         if settings.address.startswith("unix://"):
@@ -231,14 +231,15 @@ def tls_context(ca_file: Path | None, certificate: ClientCertificate | None) -> 
     """
     Make a client context with the given CA, else the system's; SSL_CERT_FILE is not read.
 
-    Raises OSError for a file that cannot be read, ValueError for a certificate that will not do.
+    Raises ConfigError(config_invalid) for a CA file that cannot be read or holds no certificate,
+    ValueError for a certificate of ours that will not do.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate is not None:
         _present(context, certificate)
     if ca_file is not None:
-        context.load_verify_locations(cafile=str(ca_file))
+        _trust(context, ca_file)
         return context
     paths = ssl.get_default_verify_paths()
     if Path(paths.openssl_cafile).is_file():
@@ -246,6 +247,24 @@ def tls_context(ca_file: Path | None, certificate: ClientCertificate | None) -> 
     if Path(paths.openssl_capath).is_dir():
         context.load_verify_locations(capath=paths.openssl_capath)
     return context
+
+
+def _trust(context: ssl.SSLContext, ca_file: Path) -> None:
+    try:
+        if not ca_file.is_file():  # opening what is none, a pipe for example, may take for ever
+            problem = "is not a regular file" if ca_file.exists() else "does not exist"
+            raise _config(ca_file, problem)
+        context.load_verify_locations(cafile=str(ca_file))
+    except ssl.SSLError as error:
+        raise _config(ca_file, f"holds no certificate that can be read ({error.reason})") from None
+    except OSError as error:
+        raise _config(ca_file, f"cannot be read: {error.strerror}") from None
+
+
+def _config(ca_file: Path, problem: str) -> ConfigError:
+    fix = "name a PEM file with the certificates of Vault's CA"
+    finding = Finding(str(ca_file), 1, 1, "vault.ca_file", problem, fix)
+    return ConfigError(Code.CONFIG_INVALID, (finding,))
 
 
 def _present(context: ssl.SSLContext, certificate: ClientCertificate) -> None:

@@ -11,7 +11,7 @@ import structlog
 from taskmint.clock import SystemClock
 from taskmint.config import Config
 from taskmint.daemon import from_config
-from taskmint.errors import BackendFailed, Code, TaskmintError, Unavailable
+from taskmint.errors import BackendFailed, Code, ConfigError, TaskmintError, Unavailable
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.model.secret import Secret
 from taskmint.policy.plan_objects import Plan
@@ -19,7 +19,7 @@ from taskmint.vault.client import VaultClient
 from taskmint.vault.http import Transport
 from taskmint.vault.settings import VaultSettings
 
-from .report import Diagnosis, failure, fine, note, warning
+from .report import Diagnosis, failure, fine, note, of_error, warning
 
 _AREA: Final = "vault"
 _LONGEST_SKEW: Final = 5.0
@@ -36,9 +36,9 @@ async def check_server(settings: VaultSettings) -> AsyncIterator[Diagnosis]:
     except Unavailable as error:
         yield failure(_AREA, error.detail, error.fix)
         return
-    except OSError as error:
-        fix = "check vault.ca_file"
-        yield failure(_AREA, f"{settings.ca_file}: {error.strerror}", fix)
+    except ConfigError as error:
+        for one in of_error(_AREA, error):
+            yield one
         return
     body = reply.body or {}
     if not body.get("initialized"):
