@@ -39,7 +39,7 @@ def gate(
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        number = secrets.token_hex(_REQUEST_BYTES)
+        number = request_number()
         with bound_contextvars(request=number), tracer.serving(_route(request), request.headers):
             response = await answer(request, handler)
         response.headers[REQUEST_ID] = number
@@ -77,6 +77,11 @@ def gate(
             return internal_problem()
 
     return middleware
+
+
+def request_number() -> str:
+    """Make what one request is known by, in its answer and in the log."""
+    return secrets.token_hex(_REQUEST_BYTES)
 
 
 def _route(request: web.Request) -> str:

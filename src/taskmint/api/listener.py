@@ -90,6 +90,7 @@ class ListenerCounts:
     accepted: int = 0
     refused: int = 0
     timed_out: int = 0
+    unreadable: int = 0
     accept_failures: int = 0
 
 
@@ -195,6 +196,11 @@ class Listener:
     def peer_of(self, handler: web.RequestHandler) -> Peer:
         """Return the peer of `request.protocol`. Raises ConnectionResetError when it hung up."""
         return self._connection(handler).peer
+
+    def unreadable(self, handler: web.RequestHandler) -> Peer:
+        """Count a request that cannot be read; returns whose. Raises ConnectionResetError."""
+        self.counts.unreadable += 1
+        return self.peer_of(handler)
 
     @contextmanager
     def serving(self, request: web.BaseRequest) -> Iterator[Peer]:

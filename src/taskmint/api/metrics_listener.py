@@ -16,6 +16,7 @@ from aiohttp import web
 from taskmint.errors import Code, TaskmintError
 
 from .admin_api import METRICS_TYPE
+from .unreadable import Handler, Unreadable
 
 MOST_CONNECTIONS: Final = 8
 _SECONDS: Final = 10.0  # for an idle connection, and for those that are served at the stop
@@ -26,6 +27,11 @@ _log = structlog.get_logger()
 class _Refusing(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport.close()
+
+
+def _nobody(handler: web.RequestHandler) -> None:
+    """TCP does not say who connected."""
+    del handler
 
 
 @asynccontextmanager
@@ -44,18 +50,21 @@ async def serving_metrics(
 
     app = web.Application(client_max_size=1)
     app.add_routes([web.get("/metrics", scrape, allow_head=False)])
-    runner = web.AppRunner(app, access_log=None, keepalive_timeout=_SECONDS, shutdown_timeout=1.0)
+    runner = web.AppRunner(app, shutdown_timeout=1.0)
     await runner.setup()
     host, _, port = listen.rpartition(":")
     try:
         http = runner.server
         if http is None:
             raise RuntimeError("aiohttp made no server")
-        server = await _bound(
-            host.strip("[]"),
-            int(port),
-            lambda: http() if len(http.connections) < MOST_CONNECTIONS else _Refusing(),
-        )
+        unreadable = Unreadable(_nobody)
+
+        def connection() -> asyncio.Protocol:
+            if len(http.connections) >= MOST_CONNECTIONS:
+                return _Refusing()
+            return Handler(http, unreadable, access_log=None, keepalive_timeout=_SECONDS)
+
+        server = await _bound(host.strip("[]"), int(port), connection)
         async with server:
             name = server.sockets[0].getsockname()
             _log.info("metrics_listening", host=name[0], port=name[1])

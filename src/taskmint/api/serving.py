@@ -13,6 +13,7 @@ from taskmint.model.peer import Peer
 from .connection import TlsDoor
 from .gate import Serving
 from .listener import Listener, ListenerLimits, PeerSource
+from .unreadable import Handler, Unreadable
 
 
 def require_c_parser() -> None:
@@ -47,6 +48,9 @@ class _Door:
             raise ConnectionResetError("the door is closed")
         return self._listener.serving(request)
 
+    def unreadable(self, handler: web.RequestHandler) -> Peer | None:
+        return self._listener.unreadable(handler) if self._listener is not None else None
+
 
 @asynccontextmanager
 async def serving_http(
@@ -64,18 +68,19 @@ async def serving_http(
     Bodies are never decompressed: a bomb stays small (reliability, row 34).
     """
     door = _Door()
-    runner = web.AppRunner(
-        application(door.serving),
-        access_log=None,
-        auto_decompress=False,
-        shutdown_timeout=_AFTER_DRAIN,
-    )
+    runner = web.AppRunner(application(door.serving), shutdown_timeout=_AFTER_DRAIN)
     await runner.setup()
     try:
-        if runner.server is None:
+        server = runner.server
+        if server is None:
             raise RuntimeError("aiohttp made no server")
+        unreadable = Unreadable(door.unreadable)
+
+        def handler() -> web.RequestHandler:
+            return Handler(server, unreadable, access_log=None, auto_decompress=False)
+
         async with Listener(
-            sock, runner.server, limits=limits, reader=reader, inherited=inherited, tls=tls
+            sock, handler, limits=limits, reader=reader, inherited=inherited, tls=tls
         ) as listener:
             door.open(listener)
             yield listener

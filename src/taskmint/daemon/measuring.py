@@ -237,6 +237,11 @@ def of_sockets(listeners: Mapping[str, Listener]) -> tuple[Read, ...]:
         counter("taskmint_connections_refused_total", "Connections over a cap.", "refused"),
         counter("taskmint_connections_timed_out_total", "Connections cut by a clock.", "timed_out"),
         counter(
+            "taskmint_requests_unreadable_total",
+            "Requests that could not be read, or asked for what HTTP here has not.",
+            "unreadable",
+        ),
+        counter(
             "taskmint_accept_failures_total",
             "Pauses in accepting, for want of descriptors mostly.",
             "accept_failures",
