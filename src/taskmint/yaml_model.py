@@ -6,6 +6,7 @@ refuses what another YAML reader would understand differently, and says what to 
 Fields of a model that is read this way use these types and no bare `str`, `int` or `bool`.
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ _RFC_3339 = re.compile(
 _MODE = re.compile(r"0[0-7]{3}", re.ASCII)
 _LARGER: Final = (("h", 3_600_000), ("m", 60_000), ("s", 1_000))
 _MOST_SHOWN: Final = 20  # words listed in a finding
+_MOST_COMPARED: Final = 200  # likeness costs some 20 µs a word
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -265,10 +267,10 @@ def read_model(
     except ValidationError as error:
         taken = {(finding.line, finding.column) for finding in document.findings}
         details = _without_echoes(error.errors(include_url=False, include_input=False))
-        found = [_finding(model, document.file, target, steps, detail) for detail in details]
-        fresh = [finding for finding in found if (finding.line, finding.column) not in taken]
-        kept = fresh[: yaml_document.MAX_FINDINGS]
-        return Read(None, document.findings + tuple(kept))
+        found = (_finding(model, document.file, target, steps, detail) for detail in details)
+        fresh = (finding for finding in found if (finding.line, finding.column) not in taken)
+        kept = itertools.islice(fresh, yaml_document.MAX_FINDINGS)
+        return Read(None, (*document.findings, *kept))
     return Read(value, document.findings)
 
 
@@ -295,7 +297,8 @@ def place(node: Node, steps: tuple[str | int, ...]) -> tuple[int, int]:
 def closest(word: str, known: Mapping[str, object] | frozenset[str]) -> str:
     """Say which known word was probably meant, or list them when they are few."""
     names = sorted(known)
-    if near := get_close_matches(word[:60], names, n=1, cutoff=0.6):
+    compared = names if len(names) <= _MOST_COMPARED else ()
+    if near := get_close_matches(word[:60], compared, n=1, cutoff=0.6):
         return f"did you mean {near[0]}?"
     if not names:
         return "nothing can stand here"

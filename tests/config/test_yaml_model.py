@@ -21,6 +21,7 @@ from taskmint.yaml_model import (
     Text,
     Timestamp,
     YamlModel,
+    closest,
     duration_text,
     member,
     read_model,
@@ -247,3 +248,11 @@ def test_any_text_is_a_value_or_findings(text: str) -> None:
     result = read(text)
 
     assert result.value is not None or result.findings
+
+
+def test_likeness_is_not_looked_for_among_very_many() -> None:
+    """It is slow; then the first words are listed, as for a word like no other."""
+    few = frozenset(f"word{number:03}" for number in range(200))
+
+    assert closest("wurd007", few) == "did you mean word007?"
+    assert closest("wurd007", few | {"word200"}).startswith("known: word000, word001, ")

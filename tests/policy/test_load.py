@@ -16,6 +16,7 @@ from taskmint.model.scope import BindKind, EntitlementKind, ProofLevel
 from taskmint.policy.definition import Definition, Limits
 from taskmint.policy.describe import describe
 from taskmint.policy.load import MAX_SPANNED, Policy, load_policy
+from taskmint.yaml_document import MAX_FINDINGS
 
 MINIMAL = """\
 version: 1
@@ -732,3 +733,22 @@ def test_definitions_keep_what_they_agree_in_once() -> None:
     assert one.identity is other.identity
     assert one.parameters is other.parameters
     assert one.entitlements is not other.entitlements
+
+
+def test_a_hundred_mistakes_are_enough() -> None:
+    """In one definition or in many; what nobody would read is not looked for, which is slow."""
+    many = ", ".join(f"p{n}x: {{type: boolean}}" for n in range(300))
+    unknown = "".join(f"{{q{n}x}}" for n in range(300))
+    conditions = ", ".join(f"request.parameters.q{n}x" for n in range(300))
+    of_placeholders = changed("{region: {enum: [eu, us]}}", f"{{{many}}}").replace(
+        "ro-{region}", unknown
+    )
+    of_conditions = changed("    deadline:", f"    when: [{conditions}]\n    deadline:")
+    of_definitions = "version: 1\ntasks:\n" + "".join(
+        MINIMAL.split("tasks:\n")[1].replace("  a:", f"  a{n}:").replace("owner", "ownr")
+        for n in range(300)
+    )
+
+    for text in (of_placeholders, of_conditions, of_definitions):
+        assert MAX_FINDINGS <= len(findings(text)) <= MAX_FINDINGS + 1
+    assert len(findings(of_placeholders, of_conditions, of_definitions)) == MAX_FINDINGS

@@ -13,7 +13,7 @@ from taskmint.canonical import digest
 from taskmint.errors import Code, ConfigError, Finding
 from taskmint.model.clocks import ClassClocks
 from taskmint.model.scope import Json
-from taskmint.yaml_document import Document, Node, parse_document
+from taskmint.yaml_document import MAX_FINDINGS, Document, Node, parse_document
 from taskmint.yaml_model import duration_text, read_model
 
 from .compile import compile_definition
@@ -80,6 +80,8 @@ class _Loading:
         if not isinstance(tasks, yaml_document.Mapping):
             return
         for key, node in tasks.entries.items():
+            if len(self._findings) >= MAX_FINDINGS:
+                return  # a file of nothing but mistakes costs no more than one of a hundred
             self._take_definition(document, key, tasks.keys[key], node, around)
 
     def _take_definition(

@@ -141,6 +141,8 @@ def compile_conditions(
     types = variables(parameters, captures, around.host_labels)
     conditions = []
     for index, text in enumerate(schema.when):
+        if bench.is_full:
+            break
         try:
             conditions.append(around.conditions.compile(text, types))
         except BadCondition as error:

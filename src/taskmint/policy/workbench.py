@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from taskmint.errors import Finding
 from taskmint.model.clocks import ClassClocks
-from taskmint.yaml_document import Node, key_path
+from taskmint.yaml_document import MAX_FINDINGS, Node, key_path
 from taskmint.yaml_model import place
 
 from .condition import Compiler
@@ -50,6 +50,11 @@ class Workbench:
     steps: tuple[str | int, ...]
     line: int
     findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody would read one finding more."""
+        return len(self.findings) >= MAX_FINDINGS
 
     def find(self, where: tuple[str | int, ...], problem: str, fix: str) -> None:
         """Note one thing that is wrong at `where` inside the definition."""
