@@ -17,7 +17,7 @@ from aiohttp import web
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from identity.agent import OWN_ID, Agent
-from identity.pki import Signed, constraints, root, uri
+from identity.pki import Signed, constraints, der, impostor, misspelt, root, uri
 from identity.signer import AUDIENCE
 from taskmint.api.activation import SocketFile, bound_socket
 from taskmint.api.connection import CHAIN, Timeouts, TlsDoor
@@ -56,6 +56,7 @@ class Door:
     api: WorkloadApi
     clock: SteppedClock
     listener: Listener
+    terms: TlsTerms
     bundles: X509Bundles
     chains: list[tuple[bytes, ...]]
     turned_away: list[tuple[Peer, TaskmintError]]
@@ -116,7 +117,8 @@ async def door(
         while ready and (api.trust.own is None or api.ready() is not None):
             await api.changed(api.version)
         prover = Prover(api, clock, JwtRules(AUDIENCE), trust_domains=trust_domains)
-        tls = TlsDoor(TlsTerms(prover), lambda peer, error: turned_away.append((peer, error)))
+        terms = TlsTerms(prover)
+        tls = TlsDoor(terms, lambda peer, error: turned_away.append((peer, error)))
         listener = Listener(
             sock,
             runner.server,
@@ -127,7 +129,8 @@ async def door(
         bundles = {"example.org": (agent.root.certificate,)}
         async with listener:
             yield Door(
-                directory / "door", agent, api, clock, listener, bundles, chains, turned_away
+                *(directory / "door", agent, api, clock, listener, terms),
+                *(bundles, chains, turned_away),
             )
     await runner.cleanup()
 
@@ -231,6 +234,83 @@ async def test_nothing_is_resumed(to: Door) -> None:
     assert session.session is None or not session.session.has_ticket
     assert not session.session_reused
     writer.close()
+
+
+def a_misspelt_one(_: Signed) -> bytes:
+    """A name that is no text."""
+    return misspelt("partner.test")
+
+
+def a_cross_certificate(ours: Signed) -> bytes:
+    """One of the partner's own over our root's name and key."""
+    partner = root("partner.test")
+    over = partner.intermediate("example.org", name="example.org", key=ours.key)
+    return der(partner.certificate) + der(over.certificate)
+
+
+def a_narrow_cross_certificate(ours: Signed) -> bytes:
+    """The same, but it may name nobody of ours: OpenSSL would fail the handshake itself."""
+    partner, limits = root("partner.test"), constraints([uri("partner.test")])
+    over = partner.intermediate("example.org", name="EXAMPLE.ORG", key=ours.key, extra=limits)
+    return der(partner.certificate) + der(over.certificate)
+
+
+def an_impostor(ours: Signed) -> bytes:
+    """Another key under our root's name and key id, written a little differently."""
+    return impostor(ours, "Example.org")
+
+
+@pytest.mark.parametrize(
+    "bundle", [a_misspelt_one, a_cross_certificate, a_narrow_cross_certificate, an_impostor]
+)
+async def test_a_partners_bundle_shuts_nobody_else_out(
+    tmp_path: Path, bundle: Callable[[Signed], bytes]
+) -> None:
+    """P12 for the partner alone: whatever it lists, our own workloads come in."""
+    domains = frozenset({"example.org", "partner.test"})
+    async with door(tmp_path, trust_domains=domains) as to:
+        theirs = bundle(to.agent.root)
+        await to.said(lambda agent: agent.federated.update({"spiffe://partner.test": theirs}))
+        reader, writer = await to.connect(to.client())
+
+        assert await ask(reader, writer) == f"200 x509-svid {WORKLOAD}"
+        assert to.terms.ready() is None
+        writer.close()
+
+
+async def test_two_domains_may_have_one_root(tmp_path: Path) -> None:
+    """Renewed in one bundle and not yet in the other: OpenSSL is given one, we know both."""
+    shared = root("upstream.test", uris=())
+    renewed = shared.intermediate("upstream.test", name="upstream.test", uris=(), key=shared.key)
+    ids = {domain: f"spiffe://{domain}/w" for domain in ("example.org", "partner.test")}
+    async with door(tmp_path, trust_domains=frozenset(ids)) as to:
+
+        def both(agent: Agent) -> None:
+            agent.roots = (agent.root, shared)
+            agent.federated["spiffe://partner.test"] = der(renewed.certificate)
+
+        await to.said(both)
+        for domain, spiffe_id in ids.items():
+            leaf = shared.intermediate(domain).workload(spiffe_id)
+            reader, writer = await to.connect(to.client(leaf))
+            assert await ask(reader, writer) == f"200 x509-svid {spiffe_id}"
+            writer.close()
+        stranger = shared.intermediate("other.test").workload("spiffe://other.test/w")
+        assert await refused(to, to.client(stranger))
+
+
+async def test_readiness_says_why_tls_is_not_offered(to: Door) -> None:
+    """No SVID of our own, or one that OpenSSL cannot use; and again when there is a good one."""
+    assert to.terms.ready() is None
+    other = to.agent.root.workload(OWN_ID).pkcs8
+    for key, why in ((b"", "no X.509-SVID"), (other, "cannot be used"), (None, "")):
+
+        def give(agent: Agent, key: bytes | None = key) -> None:
+            agent.own_key = key
+
+        await to.said(give)
+        assert why in (to.terms.ready() or "")
+        assert (to.terms.ready() is None) is (key is None)
 
 
 def an_expired_one(ours: Signed) -> Signed:

@@ -67,7 +67,12 @@ async def test_p10_status_answers_while_the_daemon_is_saturated(
         ended = await asyncio.gather(*(workload.end(task) for task in granted))
 
     assert code in {0, 1}
-    assert json.loads(shown)["ready"]["components"].keys() >= {"identity", "vault", "ledger"}
+    assert json.loads(shown)["ready"]["components"].keys() >= {
+        "identity",
+        "mutual_tls",
+        "vault",
+        "ledger",
+    }
     assert listed[0] == 0
     assert {answer.status for answer in answers} <= {201, 429, 503}
     assert granted

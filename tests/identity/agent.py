@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from spiffe._proto import workload_pb2
 
-from identity.pki import der, root
+from identity.pki import Signed, der, root
 from identity.signer import Authority, claims, jwks
 
 OWN_ID = "spiffe://example.org/taskmint"
@@ -33,9 +33,10 @@ class Agent:
         self.bundles: dict[str, bytes] = {"spiffe://example.org": jwks([self.authority])}
         self.federated: dict[str, bytes] = {}
         self.root = root("example.org")
-        self.roots = (self.root,)
+        self.roots: tuple[Signed, ...] = (self.root,)
         self.own = self.root.workload(OWN_ID)
         self.own_id = OWN_ID
+        self.own_key: bytes | None = None  # in place of that of `own`
         self.token: str | None = None
         self.refusal: grpc.StatusCode | None = None
         self.silent = False
@@ -107,7 +108,7 @@ class Agent:
             svid = workload_pb2.X509SVID(
                 spiffe_id=self.own_id,
                 x509_svid=b"".join(self.own.chain[:-1]),
-                x509_svid_key=self.own.pkcs8,
+                x509_svid_key=self.own.pkcs8 if self.own_key is None else self.own_key,
                 bundle=b"".join(der(root.certificate) for root in self.roots),
             )
             return workload_pb2.X509SVIDResponse(svids=[svid], federated_bundles=self.federated)

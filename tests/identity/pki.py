@@ -109,7 +109,7 @@ class Signed:
         terms: dict[str, Any] = {"uris": (spiffe_id,), "key_usage": WORKLOAD} | changes
         return self.issue(Terms(**terms), key)
 
-    def intermediate(self, trust_domain: str, **changes: Any) -> "Signed":
+    def intermediate(self, trust_domain: str, key: Key | None = None, **changes: Any) -> "Signed":
         """Sign an authority below this one."""
         terms: dict[str, Any] = {
             "uris": (f"spiffe://{trust_domain}",),
@@ -118,7 +118,7 @@ class Signed:
             "purposes": None,
             "name": f"{trust_domain} intermediate",
         } | changes
-        return self.issue(Terms(**terms))
+        return self.issue(Terms(**terms), key)
 
 
 def root(trust_domain: str, **changes: Any) -> Signed:
@@ -133,6 +133,20 @@ def root(trust_domain: str, **changes: Any) -> Signed:
         "ends": dt.timedelta(days=1),
     } | changes
     return Signed(_build(Terms(**terms), key, None, key), key)
+
+
+def misspelt(trust_domain: str) -> bytes:
+    """A root (DER) whose name is no text, which cryptography notices late and OpenSSL at once."""
+    good = der(root(trust_domain, name="the partner").certificate)
+    assert good.count(b"the partner") == 2
+    return good.replace(b"the partner", b"the\xffpartner")
+
+
+def impostor(of: Signed, name: str) -> bytes:
+    """A root (DER) of another key that has the name and the key id of this one."""
+    other = root(name, name=name)
+    ids = [x509.SubjectKeyIdentifier.from_public_key(one.key.public_key()) for one in (other, of)]
+    return der(other.certificate).replace(ids[0].digest, ids[1].digest)
 
 
 def _build(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from identity.approver import POLICY, SCOPE, TASK, Signer, claims, jwk_set
-from identity.pki import constraints, root, uri
+from identity.pki import constraints, misspelt, root, uri
 from identity.signer import encode
 from taskmint.canonical import canonical
 from taskmint.errors import Code, Denied
@@ -239,6 +239,18 @@ def test_a_chain_that_is_no_svid_of_ours_signs_nothing() -> None:
         assert "cannot be read" in refused(BOB.sign(claims(LATER), kid=None, x5c=nonsense))
 
 
+def test_a_partner_whose_root_cannot_be_read_costs_nobody_else_an_approval() -> None:
+    """Only the leaf's own trust domain is looked at."""
+    leaf = AUTHORITY.workload("spiffe://example.org/people/ann")
+    assert isinstance(leaf.key, ec.EllipticCurvePrivateKey)
+    text = Signer(leaf.key).sign(claims(LATER), kid=None, x5c=chain(leaf))
+    bundles = {"a.test": (x509.load_der_x509_certificate(misspelt("a.test")),), **BUNDLES}
+
+    assert verify_statement(text, KEYS, bundles, NOW).spiffe_id == SpiffeId(
+        "example.org", "/people/ann"
+    )
+
+
 def altered(was: bytes, becomes: bytes) -> list[str]:
     """x5c of a certificate with some bytes of it changed, in one place or in two."""
     assert len(was) == len(becomes)
@@ -278,7 +290,7 @@ def test_an_authority_approves_for_nobody_whom_it_may_not_name() -> None:
 def test_a_certificate_that_only_half_reads_is_refused(was: bytes, becomes: bytes) -> None:
     """What the library finds out late is a refusal like any other."""
     text = ANN.sign(claims(LATER), kid=None, x5c=altered(was, becomes))
-    assert "certificates cannot be read" in refused(text)
+    assert "its certificates" in refused(text)
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,19 @@ from typing import Any, Final
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+)
 
 from identity.agent import OWN_ID, Agent
-from identity.pki import der
+from identity.pki import der, misspelt
 from identity.signer import NOW, Authority, jwks
 from taskmint.errors import Code, TaskmintError, Unavailable
 from taskmint.identity.changes import Changes
 from taskmint.identity.workload_api import WorkloadApi
+from taskmint.identity.x509_context import x509_authority
 
 from fakes.clock import SteppedClock
 
@@ -318,15 +324,52 @@ async def test_a_malformed_federated_x509_bundle_costs_only_itself(agent: Agent)
         await until(api, lambda api: set(api.trust.x509) == {"example.org", "partner.test"})
 
 
-async def test_an_unreadable_own_svid_is_no_svid(agent: Agent) -> None:
-    """Then we do not know who we are; the bundles of others are kept."""
+async def test_a_root_that_only_half_reads_costs_its_own_domain(agent: Agent) -> None:
+    """It is named; OpenSSL, which reads all roots or none, never sees it beside others."""
+    agent.federated["spiffe://partner.test"] = misspelt("partner.test")
+    agent.federated["spiffe://other.test"] = der(agent.root.certificate)
     async with agent.serving(), following(agent) as api:
         await until(api, lambda api: api.trust.own is not None)
+        assert set(api.trust.x509) == {"example.org", "other.test"}
+        assert "cannot be read" in api.trust.unreadable["partner.test"]
+
+
+def locked(agent: Agent) -> None:
+    """Give a key under a password that nobody told."""
+    agent.own_key = agent.own.key.private_bytes(
+        Encoding.DER, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")
+    )
+
+
+def unnamed(agent: Agent) -> None:
+    """Give an SVID of nobody."""
+    agent.own_id = "spiffe://"
+
+
+def keyless(agent: Agent) -> None:
+    """Give no key."""
+    agent.own_key = b""
+
+
+@pytest.mark.parametrize("spoil", [locked, unnamed, keyless])
+async def test_an_unreadable_own_svid_is_no_svid(
+    agent: Agent, spoil: Callable[[Agent], None]
+) -> None:
+    """
+    Then we do not know who we are; the bundles of others are kept.
+
+    P4: nor has anybody's authority been withdrawn, our own domain's least of all.
+    """
+    async with agent.serving(), following(agent) as api:
+        await until(api, lambda api: api.trust.own is not None)
+        authority = x509_authority("example.org", agent.root.certificate)
         agent.federated["spiffe://partner.test"] = der(agent.root.certificate)
-        agent.own_id = "spiffe://"
+        spoil(agent)
         await agent.push()
         await until(api, lambda api: api.trust.own is None)
         assert set(api.trust.x509) == {"partner.test"}
+        assert "own X.509-SVID" in api.trust.unreadable
+        assert api.trust.stands(authority)
 
 
 async def test_a_silent_agent_is_not_ready_and_not_an_error(agent: Agent) -> None:

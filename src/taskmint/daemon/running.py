@@ -14,7 +14,6 @@ from aiohttp import web
 from taskmint.api.admin_api import AdminApi
 from taskmint.api.admin_bodies import ReloadReply, Standing
 from taskmint.api.approvals_api import ApprovalsApi
-from taskmint.api.connection import TlsTerms
 from taskmint.api.gate import Serving
 from taskmint.api.readiness import Components
 from taskmint.api.roles import Holders, Members, Role
@@ -22,6 +21,7 @@ from taskmint.api.task_api import TaskApi
 from taskmint.errors import ConfigError, TaskmintError, Unavailable
 from taskmint.identity.approvers import Approvers
 from taskmint.identity.peers import PeerReader, require_present
+from taskmint.identity.tls import TlsTerms
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.housekeeping import export_heads, keep_retention
 from taskmint.ledger.sqlite import SqliteLedger
@@ -75,6 +75,7 @@ class Parts:
         """What must be there for a task to start, by name."""
         return {
             "identity": self.prover.ready,
+            "mutual_tls": self.tls.ready,
             "vault": self.vault.ready,
             "ledger": self.ledger.ready,
         }

@@ -4,6 +4,7 @@ What a caller presents and who the kernel says it is in, a proven `Caller` out.
 This is the only place that builds a `Caller`. It decides nothing about what the caller may do.
 """
 
+from contextlib import suppress
 from datetime import UTC, datetime
 
 from taskmint.errors import Code, Unavailable, Unproven
@@ -19,6 +20,7 @@ from .peers import require_present
 from .token_owners import OwnerRules, TokenOwners
 from .verdicts import Verdicts
 from .workload_api import WorkloadApi
+from .x509_svid import completed
 
 
 class Prover:
@@ -100,11 +102,26 @@ class Prover:
         """Wait until what the agent says has changed since `after`; returns what to wait after."""
         return await self._api.changed(after)
 
-    def admit(self, chain: tuple[bytes, ...]) -> None:
-        """Verify a chain when its connection is opened. Raises Unproven, Unavailable."""
+    def admit(self, verified: tuple[bytes, ...], presented: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """
+        Verify a chain when its connection is opened; returns the one that is good.
+
+        `verified` is the chain that OpenSSL found. Its end may be a certificate that another
+        domain lists over the same name and key; then what was presented is completed again, from
+        the bundle of its own domain alone. Raises Unproven, Unavailable.
+        """
         _require(self.believer.ready_x509())
-        self._verdicts.use(self.believer.now())
-        self._verdicts.verify_chain(chain, self._now())
+        believed, now = self.believer.now(), self._now()
+        self._verdicts.use(believed)
+        try:
+            self._verdicts.verify_chain(verified, now)
+        except Unproven:
+            for chain in completed(presented, believed.x509):
+                with suppress(Unproven):
+                    self._verdicts.verify_chain(chain, now)
+                    return chain
+            raise
+        return verified
 
     def _by_token(self, token: Secret[str], peer: Peer) -> Caller:
         # 3.

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from taskmint.canonical import canonical
 from taskmint.errors import Code, Denied, Unproven
@@ -28,7 +27,7 @@ from taskmint.strict_json import Object, decode_object
 from .approver_keys import ApproverKey, approver_key
 from .jwt_bundle import decode_base64url
 from .x509_context import X509Bundles, load_certificate
-from .x509_svid import MAX_CERTIFICATES, verify_x509_svid
+from .x509_svid import MAX_CERTIFICATES, completed, verify_x509_svid
 
 TYPE: Final = "taskmint-approval+jws"
 MAX_BYTES: Final = 16 * 1024  # a chain of certificates is in it
@@ -107,15 +106,12 @@ def _by_chain(
     """Verify an X.509-SVID (x509_svid.py); the root, which agents do not send, is added."""
     try:
         chain = _certificates(x5c)
-        leaf, last = load_certificate(chain[0]), load_certificate(chain[-1])
-        key, issuer = approver_key(leaf.public_key()), last.issuer
+        key = approver_key(load_certificate(chain[0]).public_key())
     except (ValueError, UnsupportedAlgorithm, Unproven):
         raise _invalid("its certificates cannot be read") from None
-    roots = [root for domain in bundles.values() for root in domain if root.subject == issuer]
-    for root in roots:
-        complete = chain if last == root else (*chain, root.public_bytes(Encoding.DER))
+    for path in (chain, *completed(chain, bundles)):
         with suppress(Unproven):
-            svid = verify_x509_svid(complete, bundles, now)
+            svid = verify_x509_svid(path, bundles, now)
             return key, svid.spiffe_id, svid.evidence
     raise _invalid("its certificates are no X.509-SVID that is believed here")
 

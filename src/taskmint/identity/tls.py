@@ -8,7 +8,7 @@ resumption: a resumed session would outlive the authority that it was opened und
 
 import os
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from taskmint.errors import Code, TaskmintError
 
 from .believer import Believed
 from .prover import Prover
+from .roots import roots_for_openssl
 from .x509_context import OwnSvid, X509Bundles
 
 _log = structlog.get_logger()
@@ -32,36 +33,42 @@ class TlsTerms:
         self._prover = prover
         self._built_from = Believed()
         self._context: ssl.SSLContext | None = None
+        self._why_not = ""
 
     def context(self) -> ssl.SSLContext | None:
         """Return the terms for a connection that opens now; None while we have no SVID."""
         believed = self._prover.believer.now()
         if believed is not self._built_from:
-            self._context = None
+            self._context, self._why_not = None, "this daemon has no X.509-SVID that can be read"
             self._built_from = believed
             if believed.own is not None and believed.x509:
                 try:
                     self._context = server_context(believed.own, believed.x509)
                 except ValueError as error:
-                    _log.error("tls_not_offered", reason=str(error))
+                    self._why_not = str(error)
+                    _log.error("tls_not_offered", reason=self._why_not)
         return self._context
+
+    def ready(self) -> str | None:
+        """None when callers can come by mutual TLS now, else the reason why not."""
+        why_not = self._prover.believer.ready_x509()
+        return why_not or (self._why_not if self.context() is None else None)
 
     def admit(self, session: ssl.SSLObject) -> tuple[bytes, ...]:
         """Return the caller's verified chain. Raises Unproven, Unavailable."""
-        chain = verified_chain(session)
-        self._prover.admit(chain)
-        return chain
+        return self._prover.admit(verified_chain(session), presented_chain(session))
 
 
 def check_tls_support() -> None:
     """
-    Make sure that this Python tells us a peer's verified chain, which 3.11 keeps private.
+    Make sure that this Python tells us a peer's chains, which 3.11 keeps private.
 
     Raises TaskmintError(config_invalid).
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     session = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
-    if not hasattr(_source(session), "get_verified_chain") or not ssl.HAS_TLSv1_3:
+    chains = ("get_verified_chain", "get_unverified_chain")
+    if not all(hasattr(_source(session), name) for name in chains) or not ssl.HAS_TLSv1_3:
         raise TaskmintError(
             Code.CONFIG_INVALID,
             "this Python's ssl module has no TLS 1.3 or does not show a peer's chain",
@@ -71,8 +78,12 @@ def check_tls_support() -> None:
 
 def verified_chain(session: ssl.SSLObject) -> tuple[bytes, ...]:
     """Return the chain that OpenSSL verified, leaf first and root last, as DER; () without one."""
-    chain = _source(session).get_verified_chain() or ()
-    return tuple(one if isinstance(one, bytes) else _der(one) for one in chain)
+    return _all_der(_source(session).get_verified_chain())
+
+
+def presented_chain(session: ssl.SSLObject) -> tuple[bytes, ...]:
+    """Return the certificates that the peer sent, leaf first, as DER; () without one."""
+    return _all_der(_source(session).get_unverified_chain())
 
 
 def server_context(own: OwnSvid, bundles: X509Bundles) -> ssl.SSLContext:
@@ -101,18 +112,14 @@ def _context(protocol: int, own: OwnSvid, bundles: X509Bundles) -> ssl.SSLContex
     context.verify_mode = ssl.CERT_REQUIRED
     # A bundle may hold an authority that is not self-signed (X509-SVID, section 5.1).
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    roots = b"".join(
-        root.public_bytes(serialization.Encoding.DER)
-        for bundle in bundles.values()
-        for root in bundle
-    )
+    roots = b"".join(der for der in roots_for_openssl(own.spiffe_id.trust_domain, bundles))
     try:
         if roots:
             context.load_verify_locations(cadata=roots)
         with _memory_file(_pem(own)) as path:
             context.load_cert_chain(path)
     except ssl.SSLError as error:
-        raise ValueError(f"the X.509-SVID cannot be used: {error.reason}") from None
+        raise ValueError(f"the X.509-SVID cannot be used: {error.reason or error}") from None
     return context
 
 
@@ -153,5 +160,8 @@ def _source(session: ssl.SSLObject) -> Any:
     return getattr(session, "_sslobj", None)
 
 
-def _der(certificate: Any) -> bytes:
-    return bytes(certificate.public_bytes(_ENCODING_DER))
+def _all_der(chain: Iterable[Any] | None) -> tuple[bytes, ...]:
+    return tuple(
+        one if isinstance(one, bytes) else bytes(one.public_bytes(_ENCODING_DER))
+        for one in chain or ()
+    )

@@ -8,7 +8,7 @@ withdrawn. A bundle that cannot be read is left out too, and named; the others s
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from taskmint.model.spiffe import SpiffeId
 
@@ -22,6 +22,8 @@ from .x509_context import (
 )
 
 B = TypeVar("B")
+
+_OWN: Final = "own X.509-SVID"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +52,12 @@ class Trust:
         Whether an SVID's authority has not been withdrawn, as far as it is known.
 
         Only a message that can be read and does not name it withdraws it: an agent that is away,
-        refuses us, or sends a bundle that cannot be read has not said so.
+        refuses us, or sends a bundle that cannot be read has not said so. Nor has one whose message
+        does not tell who we are: the bundle beside that may be any domain's.
         """
         kind, _, name = authority.partition(":")
         said = {"jwt": self.jwt_said, "x509": self.x509_said}.get(kind)
-        if said is None or name.partition("#")[0] in said.unreadable:
+        if said is None or {name.partition("#")[0], _OWN} & said.unreadable.keys():
             return True
         return authority in said.authorities
 
@@ -97,7 +100,7 @@ def read_x509_context(message: Any) -> tuple[X509Bundles, OwnSvid | None, Said |
         own = parse_own_svid(first.spiffe_id, first.x509_svid, first.x509_svid_key)
         domain = own.spiffe_id.trust_domain
     except ValueError as error:
-        unreadable = {**unreadable, "own X.509-SVID": str(error)}
+        unreadable = {**unreadable, _OWN: str(error)}
     else:
         local, why_not = _read_each({domain: first.bundle}, parse_x509_bundle)
         bundles, unreadable = {**bundles, **local}, {**unreadable, **why_not}

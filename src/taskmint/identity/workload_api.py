@@ -38,7 +38,7 @@ _DISBELIEVED: Final = {
     _UNREADABLE: "what the Workload API says cannot be read",
 }
 _NO_JWT: Final = "the Workload API gave no JWT bundle that can be read"
-_NO_X509: Final = "the Workload API gave no X.509 bundle that can be read"
+_NO_X509: Final = "the Workload API gave no X.509-SVID and bundle that can be read"
 _FIRST_PAUSE: Final = 0.1  # seconds before a stream is opened again; doubles
 _LONGEST_PAUSE: Final = 2.0
 _LOOK_AT_SOCKET: Final = 1.0  # seconds between looks for a new socket

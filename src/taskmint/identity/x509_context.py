@@ -4,20 +4,28 @@ What the Workload API says about X.509 in, our own SVID and every trust domain's
 Nothing here verifies a peer. A bundle that cannot be read costs its own trust domain only.
 """
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 
 from taskmint.model.der import split_der
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId
 
 X509Bundles: TypeAlias = Mapping[str, tuple[x509.Certificate, ...]]
+
+UNREADABLE: Final = (  # what cryptography raises, late, for parts of a certificate
+    ValueError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +41,12 @@ class OwnSvid:
 def parse_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
     """Read the SVID that the agent gave us. Raises ValueError."""
     certificates = split_der(chain)
-    if not certificates or not key:
-        raise ValueError("an X.509-SVID has a certificate and a key")
+    if not certificates:
+        raise ValueError("an X.509-SVID has a certificate")
+    try:
+        serialization.load_der_private_key(key, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise ValueError("an X.509-SVID has a key in the clear, of a kind that is known") from None
     return OwnSvid(
         spiffe_id=SpiffeId.parse(spiffe_id),
         chain=certificates,
@@ -44,8 +56,23 @@ def parse_own_svid(spiffe_id: str, chain: bytes, key: bytes) -> OwnSvid:
 
 
 def parse_x509_bundle(der: bytes) -> tuple[x509.Certificate, ...]:
-    """Read concatenated DER roots; none is valid and trusts nobody. Raises ValueError."""
-    return tuple(map(load_certificate, split_der(der)))
+    """
+    Read concatenated DER roots; none is valid and trusts nobody. Raises ValueError.
+
+    Roots are read to the end, here and by OpenSSL: later they stand beside other trust domains',
+    and what could not be read then would shut the door for all.
+    """
+    roots = tuple(map(load_certificate, split_der(der)))
+    try:
+        for root in roots:
+            _ = root.subject, root.issuer, root.extensions
+        if roots:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=der)
+    except UNREADABLE:
+        raise ValueError("a root has a name or an extension that cannot be read") from None
+    except ssl.SSLError:
+        raise ValueError("a root that OpenSSL cannot read") from None
+    return roots
 
 
 def x509_authority(trust_domain: str, certificate: x509.Certificate) -> str:

@@ -7,6 +7,7 @@ nothing. So that the chain ends in a root of the leaf's *own* trust domain is de
 rest is not taken on trust.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
@@ -14,8 +15,9 @@ from itertools import pairwise
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, ObjectIdentifier
 
 from taskmint.errors import Code, Unproven
@@ -23,17 +25,11 @@ from taskmint.model.spiffe import SpiffeId
 
 from .jwt_bundle import MIN_RSA_BITS
 from .name_constraints import within_constraints
-from .x509_context import X509Bundles, load_certificate, x509_authority
+from .x509_context import UNREADABLE, X509Bundles, load_certificate, x509_authority
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
 MAX_CERTIFICATES: Final = 8
-_UNREADABLE: Final = (
-    ValueError,
-    UnsupportedAlgorithm,
-    x509.DuplicateExtension,
-    x509.UnsupportedGeneralNameType,
-)
 _READ: Final = frozenset(
     {
         ExtensionOID.BASIC_CONSTRAINTS,
@@ -101,7 +97,7 @@ def verify_x509_svid(
         _check_critical(certificates)
         begins = max(certificate.not_valid_before_utc for certificate in certificates)
         ends = min(certificate.not_valid_after_utc for certificate in certificates)
-    except _UNREADABLE:
+    except UNREADABLE:
         raise _invalid("A certificate cannot be read.") from None
     # 7.
     if certificates[-1] not in bundles.get(spiffe_id.trust_domain, ()):
@@ -116,6 +112,25 @@ def verify_x509_svid(
     )
     check_validity(svid, now)
     return svid
+
+
+def completed(chain: tuple[bytes, ...], bundles: X509Bundles) -> Iterator[tuple[bytes, ...]]:
+    """
+    Yield chains that begin as this one does and end in the bundle of its leaf's trust domain.
+
+    Holders do not send their root, and what others take for it may be another domain's certificate
+    of the same name and key. Nothing is verified here; of what cannot be read comes nothing.
+    """
+    try:
+        certificates = tuple(map(load_certificate, chain[:MAX_CERTIFICATES]))
+        domain = _spiffe_id(certificates[0]).trust_domain if certificates else ""
+        issuers = [certificate.issuer for certificate in certificates]
+    except (*UNREADABLE, Unproven):
+        return
+    for end in range(len(issuers), 0, -1):
+        for root in bundles.get(domain, ()):
+            if root.subject == issuers[end - 1]:
+                yield (*chain[:end], root.public_bytes(Encoding.DER))
 
 
 def check_validity(svid: X509Svid, now: datetime) -> None:

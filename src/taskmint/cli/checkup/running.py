@@ -80,6 +80,7 @@ def _of_status(status: Mapping[str, Any], digest: str) -> Iterator[Diagnosis]:
 _JOURNAL: Final = "see journalctl -u taskmint"
 _COMPONENT_FIXES: Final[Mapping[str, str]] = {
     "identity": "see that the SPIFFE agent runs, and that the daemon is registered there",
+    "mutual_tls": "see which X.509-SVID and bundles the SPIFFE agent gives the daemon",
     "vault": "see that Vault runs, is unsealed, and lets the daemon log in",
     "ledger": "see the ledger's disk and docs/ledger.md",
 }
