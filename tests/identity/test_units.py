@@ -189,6 +189,75 @@ async def test_a_closed_watch_calls_nobody(unit: Group, door: Door, caller: Work
         watch.exited()
 
 
+async def test_p10_a_unit_bound_task_costs_one_descriptor(
+    unit: Group, door: Door, caller: Workload
+) -> None:
+    """And one more for all of them together: LimitNOFILE= counts one for each task."""
+    unit.take(caller.first_pid)
+    units, peer = HeldUnits(), door.accept(caller)
+    before = descriptors()
+    watches = [units.bind(peer) for _ in range(40)]
+    for watch in watches:
+        watch.on_exit(lambda: None)
+        watch.on_exit(lambda: None)
+    with_all = descriptors()
+    for watch in watches:
+        watch.close()
+
+    assert with_all - before == len(watches) + 1
+    assert descriptors() == before
+
+
+async def test_each_unit_is_told_its_own_end(unit: Group, door: Door, caller: Workload) -> None:
+    """Several are watched together; a closed one takes nothing from the others, in any order."""
+    units = HeldUnits()
+    unit.take(caller.first_pid)
+    ended: list[str] = []
+    done = asyncio.Event()
+    with workload() as other:
+        sibling = Group(unit.path.with_name(f"other-{unit.path.name}"), f"/other-{unit.path.name}")
+        sibling.path.mkdir()
+        try:
+            sibling.take(other.first_pid)
+            first, closed, second = (
+                units.bind(door.accept(who)) for who in (caller, caller, other)
+            )
+            first.on_exit(lambda: ended.append("first"))
+            first.on_exit(done.set)
+            closed.on_exit(lambda: ended.append("closed"))
+            second.on_exit(lambda: ended.append("second"))
+            closed.close()
+            caller.exit()
+            async with asyncio.timeout(NOTICED):
+                await done.wait()
+            assert (ended, second.exited()) == (["first"], False)
+            done.clear()
+            second.on_exit(done.set)
+            other.exit()
+            async with asyncio.timeout(NOTICED):
+                await done.wait()
+            assert ended == ["first", "second"]
+            first.close()
+            second.close()
+        finally:
+            sibling.remove()
+
+
+async def test_a_removed_unit_does_not_keep_the_loop_turning(
+    unit: Group, door: Door, caller: Workload
+) -> None:
+    """Its file counts as changed for ever, so it is waited for no more once that was told."""
+    unit.take(caller.first_pid)
+    with HeldUnits().bind(door.accept(caller)) as watch:
+        held = descriptors()
+        caller.exit()
+        unit.remove()
+        await emptied(watch)
+
+        assert descriptors() == held
+        assert watch.exited()
+
+
 async def test_after_a_restart_the_same_unit_is_found_and_no_other(
     unit: Group, door: Door, caller: Workload
 ) -> None:

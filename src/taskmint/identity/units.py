@@ -8,7 +8,6 @@ ports.Processes together with processes.py (bindings.py).
 
 import asyncio
 import os
-import select
 from collections.abc import Callable
 from typing import Self
 
@@ -17,18 +16,20 @@ from taskmint.ports import BoundUnit
 
 from . import procfs
 from .cgroups import MOUNTINFO, is_populated, open_group, unit_of
+from .group_events import GroupEvents
 from .processes import bind_refused, require_firm, require_spare
 
 
 class UnitWatch:
-    """Holds a group's `cgroup.events`, which it owns. Fits ports.ProcessWatch."""
+    """Holds a group's `cgroup.events`, which it owns and nothing else. Fits ports.ProcessWatch."""
 
-    def __init__(self, process: BoundUnit, events: int) -> None:
+    __slots__ = ("_all", "_callbacks", "_events", "process")
+
+    def __init__(self, process: BoundUnit, events: int, every: GroupEvents) -> None:
         self.process = process
         self._events: int | None = events
-        self._poll: select.epoll | None = None
+        self._all = every
         self._callbacks: list[Callable[[], None]] = []
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def exited(self) -> bool:
         """Whether the unit is empty. Raises ValueError after close()."""
@@ -38,27 +39,16 @@ class UnitWatch:
         """Call back once, on the running loop, when the unit is empty; soon if it is already."""
         events = self._open()
         self._callbacks.append(callback)
-        if self._loop is not None:
-            return
-        # The file is always readable; that it has changed shows as POLLPRI, which event loops
-        # do not ask for. An epoll of its own, readable when that comes, is what they can wait on.
-        self._poll = select.epoll()
-        self._poll.register(events, select.EPOLLPRI)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._poll.fileno(), self._notice)
-        self._loop.call_soon(self._notice)
+        self._all.watch(events, self._notice)
+        asyncio.get_running_loop().call_soon(self._notice)
 
     def close(self) -> None:
         """Stop watching and let go; callbacks not yet called never are."""
         self._callbacks.clear()
-        if self._loop is not None and self._poll is not None:
-            self._loop.remove_reader(self._poll.fileno())
-        if self._poll is not None:
-            self._poll.close()
-            self._poll = None
-        if self._events is not None:
-            os.close(self._events)
-            self._events = None
+        events, self._events = self._events, None
+        if events is not None:
+            self._all.forget(events)
+            os.close(events)
 
     def __enter__(self) -> Self:
         return self
@@ -72,9 +62,10 @@ class UnitWatch:
         return self._events
 
     def _notice(self) -> None:
-        """Look again: reading is what lets the next change show."""
+        """Look again: reading is what lets the next change show, except where the group is gone."""
         if self._events is None or is_populated(self._events):
             return
+        self._all.forget(self._events)
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()
@@ -85,6 +76,7 @@ class HeldUnits:
 
     def __init__(self, mountinfo: str = MOUNTINFO) -> None:
         self._mountinfo = mountinfo
+        self._events = GroupEvents()
         self._boot_id = procfs.read_boot_id()
 
     def bind(self, peer: Peer) -> UnitWatch:
@@ -118,7 +110,7 @@ class HeldUnits:
         if not same or procfs.has_exited(pidfd) or not is_populated(events):
             os.close(events)
             raise bind_refused("the process that connected has exited or left its unit")
-        return UnitWatch(BoundUnit(unit, inode, self._boot_id), events)
+        return UnitWatch(BoundUnit(unit, inode, self._boot_id), events, self._events)
 
     def reopen(self, unit: BoundUnit) -> UnitWatch | None:
         """
@@ -135,4 +127,4 @@ class HeldUnits:
         if inode != unit.id or not is_populated(events):
             os.close(events)
             return None
-        return UnitWatch(unit, events)
+        return UnitWatch(unit, events, self._events)
