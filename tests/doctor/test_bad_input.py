@@ -20,6 +20,8 @@ import pytest
 from source_tree import REPOSITORY
 from taskmint.errors import Code
 
+from tasks.test_break_glass import DOOR
+
 POLICY = (REPOSITORY / "config" / "policy.d" / "orders.yaml").read_text(encoding="utf-8")
 
 
@@ -57,6 +59,17 @@ class Place:
     def task(self) -> Path:
         """The task socket."""
         return self.path / "run" / "task.sock"
+
+    def damage_the_node_id(self) -> None:
+        """Something else overwrote what was made at the first start."""
+        (self.ledger.parent / "node-id").write_bytes(b"\xff\n")
+        (self.ledger.parent / "node-id").chmod(0o600)
+        self.write(node={})
+
+    def become_an_emergency_door(self, hook: str) -> None:
+        """Serve emergencies alone, of up to three hours, with a ticket that `hook` knows."""
+        self.policy.write_text(DOOR.replace("max: 1h", "max: 3h"))
+        self.write(break_glass={"ticket_hook": [hook], "max": "3h"})
 
     def write(self, **more: object) -> None:
         """Write the configuration, some sections replaced."""
@@ -199,6 +212,67 @@ ROWS = [
         "No such file or directory",
     ),
     Row(
+        "a ledger directory that is not there and a node without a name",
+        breaking(
+            lambda place: place.write(node={}, ledger={"path": str(place.path / "no" / "l.db")})
+        ),
+        1,
+        "ledger_unavailable: the ledger's directory",
+        "No such file or directory",
+    ),
+    Row(
+        "a node id that is damaged",
+        breaking(lambda place: place.damage_the_node_id()),
+        4,
+        "node-id:1:1: does not hold a node id; write the ID",
+        "ledger: ",
+    ),
+    Row(
+        "a policy directory that others may write",
+        breaking(lambda place: place.policy.parent.chmod(0o777)),
+        4,
+        "policy:1:1: is writable by group or others; run chmod go-w",
+        "policy: ",
+    ),
+    Row(
+        "an approver's keys that are not there",
+        breaking(
+            lambda place: place.write(approvals={"approvers": {"ann": {"keys": "/no/keys.json"}}})
+        ),
+        4,
+        "/no/keys.json:1:1: cannot be opened",
+        "approvals: /no/keys.json:1:1: cannot be opened",
+    ),
+    Row(
+        "a webhook's key that is not there",
+        breaking(
+            lambda place: place.write(
+                notices={"webhook": "https://x.example/h", "webhook_key_file": "/no/key"}
+            )
+        ),
+        4,
+        "/no/key:1:1: cannot be opened",
+        "notices: /no/key:1:1: cannot be opened",
+    ),
+    Row(
+        "an emergency door whose hook is not there",
+        breaking(lambda place: place.become_an_emergency_door("/no/hook")),
+        4,
+        "/no/hook:1:1: break_glass.ticket_hook: cannot be run",
+        "break-glass: /no/hook:1:1: break_glass.ticket_hook: cannot be run",
+    ),
+    Row(
+        "a CA file that holds no certificate",
+        breaking(
+            lambda place: place.write(
+                vault={"address": "https://127.0.0.1:9", "ca_file": str(place.config)}
+            )
+        ),
+        4,
+        "taskmint.yaml:1:1: vault.ca_file: holds no certificate that can be read",
+        "vault.ca_file: holds no certificate",
+    ),
+    Row(
         "a ledger directory that others may write",
         breaking(lambda place: place.ledger.parent.chmod(0o777)),
         1,
@@ -282,6 +356,17 @@ async def test_it_is_refused_in_a_line_and_doctor_names_it(place: Place, row: Ro
     assert named, found
     assert all(one["fix"] or one["severity"] == "ok" for one in named)
     assert all(one["fix"] for one in found if one["severity"] in {"warning", "error"})
+
+
+async def test_doctor_takes_an_emergency_door_for_what_it_is(place: Place) -> None:
+    """Its definitions are fine, as long as they may last no longer than `break_glass.max`."""
+    place.become_an_emergency_door("/bin/sh")
+    _, fine = await taskmint(place, "doctor", "--all")
+    place.write(break_glass={"ticket_hook": ["/bin/sh"]})
+    _, too_long = await taskmint(place, "doctor")
+
+    assert "policy: 1 definitions are fine" in fine
+    assert "may last longer than break_glass.max, 1h" in too_long
 
 
 async def test_a_stale_socket_is_named_with_its_width(place: Place) -> None:

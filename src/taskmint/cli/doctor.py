@@ -9,8 +9,9 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,8 +21,10 @@ from structlog.typing import EventDict, WrappedLogger
 
 from taskmint.config import Config, load_config
 from taskmint.daemon import from_config
+from taskmint.daemon.approvers import ApproverSource, channels, tickets
 from taskmint.daemon.files import read_config_file
-from taskmint.daemon.policy_source import InForce, PolicySource
+from taskmint.daemon.node_id import kept_node_id
+from taskmint.daemon.policy_source import InForce
 from taskmint.errors import ConfigError, TaskmintError
 
 from .admin_socket import printable
@@ -95,21 +98,34 @@ async def _examined(config_file: Path) -> list[Diagnosis]:
     policy: list[Diagnosis] = []
     in_force = _policy(config, policy)
     found += policy
+    found += _named(config)
     found += [one async for one in _of_config(config, in_force)]
     return sorted(found, key=lambda one: list(Severity).index(one.severity), reverse=True)
 
 
 def _policy(config: Config, found: list[Diagnosis]) -> InForce | None:
-    source = PolicySource(
-        config.policy.files, config.class_clocks(), from_config.plan_settings(config)
-    )
     try:
-        in_force = source.load()
+        in_force = from_config.policy_source(config).load()
     except ConfigError as error:
         found += of_error("policy", error)
         return None
     found.append(fine("policy", f"{len(in_force.policy.definitions)} definitions are fine"))
     return in_force
+
+
+def _named(config: Config) -> Iterator[Diagnosis]:
+    """Read what else a start reads before it goes on, by the functions that it reads them by."""
+    readers: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("approvals", ApproverSource(config.approvals).load),
+        ("notices", partial(channels, config.notices)),
+        ("break-glass", partial(tickets, config.break_glass, "")),
+        ("ledger", partial(kept_node_id, Path(config.ledger.path).parent)),
+    )
+    for area, read in readers:
+        try:
+            read()
+        except TaskmintError as error:
+            yield from of_error(area, error)
 
 
 async def _of_config(config: Config, in_force: InForce | None) -> AsyncIterator[Diagnosis]:

@@ -25,6 +25,8 @@ from taskmint.vault.settings import (
     VaultSettings,
 )
 
+from .policy_source import PolicySource
+
 ROOT = 0
 
 
@@ -38,6 +40,16 @@ def plan_settings(config: Config) -> PlanSettings:
         role=auth.role,
         spiffe_id=auth.spiffe_id,
         namespace=config.vault.namespace,
+    )
+
+
+def policy_source(config: Config) -> PolicySource:
+    """Where the policy comes from, and whether this daemon is the door for emergencies."""
+    return PolicySource(
+        config.policy.files,
+        config.class_clocks(),
+        plan_settings(config),
+        config.break_glass.max if config.break_glass else None,
     )
 
 

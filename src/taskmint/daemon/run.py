@@ -31,7 +31,6 @@ from taskmint.identity.tls import TlsTerms, check_tls_support
 from taskmint.identity.workload_api import WorkloadApi
 from taskmint.ledger.chain import SCHEMA
 from taskmint.ledger.sqlite import SqliteLedger
-from taskmint.model.secret import Secret
 from taskmint.ports import Clock, Entry, Event, Notice
 from taskmint.tasks.outside import Outside
 from taskmint.tasks.service import TaskService
@@ -39,9 +38,6 @@ from taskmint.telemetry.metrics import Metrics
 from taskmint.telemetry.notices import Notices
 from taskmint.telemetry.systemd import Systemd, fed
 from taskmint.telemetry.traces import tracing
-from taskmint.vault.client import VaultClient
-from taskmint.vault.http import ClientCertificate
-from taskmint.vault.login import no_certificate
 from taskmint.vault.stopwatch import Stopwatch
 
 from . import from_config, measuring
@@ -49,9 +45,9 @@ from .announcing import Announcer
 from .approvers import ApproverSource, tickets
 from .approvers import channels as notice_channels
 from .node_id import node_id
-from .policy_source import PolicySource
 from .running import Parts, Running
 from .sockets import listening_sockets
+from .vault_client import vault_client
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 # What one attempt to revoke may ask of Vault: twice a call, and each time its repetition after a
@@ -154,12 +150,7 @@ async def _build(
 ) -> Parts:
     """Build everything below the sockets; `stack` takes it down."""
     clock, metrics = SystemClock(), Metrics()
-    source = PolicySource(
-        config.policy.files,
-        config.class_clocks(),
-        from_config.plan_settings(config),
-        config.break_glass.max if config.break_glass else None,
-    )
+    source = from_config.policy_source(config)
     seen = await asyncio.to_thread(source.fingerprint)
     in_force = await asyncio.to_thread(source.load)
     approver_source = ApproverSource(config.approvals)
@@ -191,20 +182,12 @@ async def _build(
         async with asyncio.timeout(_AGENT_SECONDS):
             await workload_api.first_bundles()
 
-    async def own_svid() -> Secret[str]:
-        return (await workload_api.fetch_jwt_svid(config.vault.auth.audience)).token
-
-    async def own_certificate() -> ClientCertificate:
-        own = workload_api.trust.own
-        return ClientCertificate(own.chain, own.key) if own else await no_certificate()
-
     vault = await stack.enter_async_context(
-        VaultClient(
-            from_config.vault_settings(config),
+        vault_client(
+            config,
             in_force.plan,
-            own_svid,
+            workload_api,
             log,
-            own_certificate,
             stopwatch=Stopwatch(metrics.vault_called, tracer),
         )
     )

@@ -10,12 +10,10 @@ import structlog
 
 from taskmint.clock import SystemClock
 from taskmint.config import Config
-from taskmint.daemon import from_config
+from taskmint.daemon.vault_client import vault_client
 from taskmint.errors import BackendFailed, Code, ConfigError, TaskmintError, Unavailable
 from taskmint.identity.workload_api import WorkloadApi
-from taskmint.model.secret import Secret
 from taskmint.policy.plan_objects import Plan
-from taskmint.vault.client import VaultClient
 from taskmint.vault.http import Transport
 from taskmint.vault.settings import VaultSettings
 
@@ -58,18 +56,13 @@ async def check_server(settings: VaultSettings) -> AsyncIterator[Diagnosis]:
 
 async def check_rights(config: Config, plan: Plan) -> AsyncIterator[Diagnosis]:
     """Log in as the daemon does and compare its rights with the plan; the token is given back."""
-    settings = from_config.vault_settings(config)
     try:
         async with WorkloadApi(config.identity.workload_api, SystemClock()) as api:
-
-            async def own_svid() -> Secret[str]:
-                return (await api.fetch_jwt_svid(config.vault.auth.audience)).token
-
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SECONDS):
                     await api.first_bundles()
             log = structlog.stdlib.get_logger()
-            async with VaultClient(settings, plan, own_svid, log) as vault:
+            async with vault_client(config, plan, api, log) as vault:
                 problem, wider, unapplied = vault.ready(), vault.wider(), vault.unapplied()
     except Unavailable as error:
         if error.code is Code.RIGHTS_TOO_WIDE:
