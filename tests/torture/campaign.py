@@ -63,6 +63,15 @@ tasks:
     ends: {deadline_only: true}
     scope:
       reader: {token: {policy: torture-reader}}
+  torture-bound:
+    owner: team-tests@example.org
+    class: batch
+    dead_man: 5s
+    who: [spiffe://example.org/ns/orders/sa/report]
+    deadline: {default: 5m, max: 30m}
+    ends: {bind: [peer]}
+    scope:
+      reader: {token: {policy: torture-reader}}
   torture-role:
     owner: team-tests@example.org
     class: batch
@@ -164,6 +173,7 @@ class Torture:
         self._accounts = Accounts(stack.postgres, made)
         self._chance = random.Random(terms.seed)
         self._over = asyncio.Event()
+        self.stopped = False  # by somebody, before its time
         self._begun = time.monotonic()
         self._busy = len(made)
         self._all_quiet = asyncio.Condition()
@@ -185,6 +195,7 @@ class Torture:
 
     def stop(self) -> None:
         """End soon; what is under way is seen through and audited."""
+        self.stopped = True
         self._over.set()
 
     @property

@@ -2,9 +2,11 @@
 `make torture`: thousands of kills on real servers, counted by an auditor; exit 0 when none failed.
 
     python tests/torture [--kills 2000] [--minutes 80] [--nodes 5] [--seed N] [--edits 6]
+                         [--machine-minutes 10]
 
 Ends when the kills are done, when the time is up, or at Ctrl-C; whichever it was, what was done is
-audited and summed up. Exits 1 when anything was found, or when a failpoint was never hit.
+audited and summed up. Then, but after Ctrl-C, the state machine (machine.py) has its minutes. Exits
+1 when anything was found, or when a failpoint was never hit.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from source_tree import REPOSITORY
 
 from torture.accounts import percentiles
 from torture.campaign import Findings, Terms, Torture, ground
+from torture.machine import explore
 from torture.points import all_shots
 
 PROGRESS_SECONDS = 20.0
@@ -43,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=5)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000))
     parser.add_argument("--edits", type=int, default=6, help="of each kind, for each ledger")
+    parser.add_argument("--machine-minutes", type=float, default=10.0, help="0: no stories")
     parser.add_argument("--audit-every", type=int, default=250, help="kills between two audits")
     return parser.parse_args()
 
@@ -106,9 +110,8 @@ def summary(findings: Findings, words: argparse.Namespace) -> Iterator[str]:
         yield f"FOUND {line}"
 
 
-async def run() -> int:
-    """Run, audit, tamper, sum up."""
-    words = arguments()
+async def run(words: argparse.Namespace) -> tuple[bool, bool]:
+    """Run, audit, tamper, sum up; whether nothing was found, and whether it was broken off."""
     say(f"seed {words.seed}")
     terms = Terms(
         kills=words.kills,
@@ -132,9 +135,24 @@ async def run() -> int:
                 await telling
         for line in summary(torture.findings, words):
             say(line)
-        return 1 if torture.findings.failures() else 0
+        return not torture.findings.failures(), torture.stopped
+
+
+def stories(words: argparse.Namespace) -> bool:
+    """Let the state machine have its time, and say what came of it; whether no story failed."""
+    told = explore(words.machine_minutes * 60, words.seed)
+    say(f"stories of the state machine: {told.stories}, in {told.seconds / 60:.1f} min")
+    for what, times in sorted(told.done.items()):
+        say(f"  {what}: {times}")
+    if told.failure:
+        say(f"FOUND {told.failure}")
+    return told.failure is None
 
 
 def main() -> int:
-    """Run on a loop of its own."""
-    return asyncio.run(run())
+    """Run on a loop of its own, and then the machine on its own."""
+    words = arguments()
+    well, broken_off = asyncio.run(run(words))
+    if words.machine_minutes > 0 and not broken_off:
+        well = stories(words) and well
+    return 0 if well else 1

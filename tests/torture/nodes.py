@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -184,6 +185,30 @@ class Node:
             self.told[told.id] = told
             self._note(told, reply)
         return reply.status
+
+    @asynccontextmanager
+    async def workload(self, definition: str) -> AsyncIterator[Told | None]:
+        """
+        Run a process that starts a task bound to itself; SIGKILL ends it with the context.
+
+        None when the daemon refuses it. The process says that it is us: its token is ours.
+        """
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-S", str(Path(__file__).parent / "workload.py")),
+            *(str(self.paths.task_socket), definition),
+            stdin=PIPE,
+            stdout=PIPE,
+        )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(f"{await self.svids.token()}\n".encode())
+            reply = json.loads(await process.stdout.readline())
+            assert reply["status"] in {201, 502, 503}, reply
+            yield Told(reply["body"]["id"], False, {}) if reply["status"] == 201 else None
+        finally:
+            process.kill()
+            await process.communicate()
 
     async def change(self, told: Told, region: str) -> int:
         """Change a task, or issue it anew; the status."""
