@@ -455,6 +455,7 @@ def _token(capabilities: str) -> str:
     return f'a: {{token: {{paths: [{{path: "kv/data/{{job}}/x", capabilities: {capabilities}}}]}}}}'
 
 
+SAME = ["other: t is written otherwise, and gives and takes the same"]
 _SEGMENT = "n: {type: segment}"
 _EU = "n: {enum: [eu, prod]}"
 _NOT_PROD = """    when: 'request.parameters.n != "prod"'\n"""
@@ -552,6 +553,16 @@ def test_what_a_wildcard_would_hide_is_told(name: str) -> None:
     assert any(line.startswith("narrowed: ") for line in changes)
 
 
+def test_an_enum_in_a_path_of_a_token_is_told_with_its_values() -> None:
+    """As in any other request."""
+    before = _task(_token("[read]").replace("{job}", "{n}"), params="n: {enum: [eu]}")
+    after = before.replace("[eu]", "[eu, prod]")
+    (change,) = told(before, after)
+
+    assert change.startswith("widened: spiffe://x/sa/{job} gained POST auth/token/create/")
+    assert "kv/data/prod/x" in change
+
+
 def test_captures_that_change_places_are_told() -> None:
     """Other callers reach other paths, through the same path and pattern."""
     before = _task(_secret("creds/{a}"), '"spiffe://x/{a}/{b}"')
@@ -581,18 +592,29 @@ def test_a_capture_that_a_condition_reads_is_told_when_it_moves() -> None:
     after = _task(_secret("creds/x"), '"spiffe://x/{b}/{a}"', more=when)
 
     assert [line.split(":")[0] for line in told(before, after)] == ["widened", "narrowed"]
-    assert told(before.replace(when, ""), after.replace(when, "")) == []
+    assert told(before.replace(when, ""), after.replace(when, "")) == SAME
 
 
-def test_a_pattern_that_captures_otherwise_is_told_when_it_goes() -> None:
+@pytest.mark.parametrize(
+    ("more", "fewer"),
+    [
+        ("x/{a}/*, x/foo/{a}", "x/{a}/*"),
+        ("x/{a}/*, x/foo/{a}", "x/{a}/*, x/bar/{a}"),
+        ("x/{a}/*, x/foo/{a}, y/foo/{a}", "x/{a}/*, y/foo/{a}"),
+        ("x/*/foo/{a}, x/*/{a}/*", "x/{j}/foo/{a}, x/*/{a}/*"),
+    ],
+)
+def test_a_pattern_that_captures_otherwise_is_told_when_it_goes(more: str, fewer: str) -> None:
     """Its callers fall to another pattern, which takes another part of them."""
-    both = _task(_secret("creds/{a}"), '"spiffe://x/{a}/*", "spiffe://x/foo/{a}"')
-    one = _task(_secret("creds/{a}"), '"spiffe://x/{a}/*"')
+    before, after = (
+        _task(_secret("creds/{a}"), ", ".join(f'"spiffe://{each}"' for each in who.split(", ")))
+        for who in (more, fewer)
+    )
     sentence = "what t captures may be another part of an identity, or claimed"
 
-    assert told(both, one) == [f"widened: {sentence}", f"narrowed: {sentence}"]
-    assert told(one, both) == [f"widened: {sentence}", f"narrowed: {sentence}"]
-    assert told(both, both) == []
+    for old, new in ((before, after), (after, before)):
+        assert {f"widened: {sentence}", f"narrowed: {sentence}"} <= set(told(old, new))
+    assert told(before, before) == []
 
 
 def test_a_name_that_nothing_uses_may_be_captured_or_not() -> None:
@@ -600,7 +622,7 @@ def test_a_name_that_nothing_uses_may_be_captured_or_not() -> None:
     one = _task(_secret("creds/{a}"), '"spiffe://x/{a}/{b}"')
     other = _task(_secret("creds/{a}"), '"spiffe://x/{a}/{c}"')
 
-    assert told(one, other) == []
+    assert told(one, other) == SAME
 
 
 def test_an_enum_for_any_word_narrows() -> None:
@@ -621,8 +643,8 @@ def test_a_value_that_a_condition_reads_must_come_again() -> None:
         "widened: spiffe://x/sa/{job} gained GET db/creds/prod through t"
     ]
     assert told(literal, enum) == ["narrowed: spiffe://x/sa/{job} lost GET db/creds/prod through t"]
-    assert told(enum.replace(_NOT_PROD, ""), literal.replace(_NOT_PROD, "")) == []
-    assert told(literal.replace(_NOT_PROD, ""), enum.replace(_NOT_PROD, "")) == []
+    assert told(enum.replace(_NOT_PROD, ""), literal.replace(_NOT_PROD, "")) == SAME
+    assert told(literal.replace(_NOT_PROD, ""), enum.replace(_NOT_PROD, "")) == SAME
 
 
 def test_an_enum_that_no_condition_reads_is_told() -> None:
@@ -681,6 +703,45 @@ def test_a_token_that_lives_shorter_narrows_alone() -> None:
     assert [line.split(":")[0] for line in told(field, field.replace("10m", "5m"))] == [
         "widened",
         "narrowed",
+    ]
+
+
+def test_another_default_end_is_told() -> None:
+    """Whoever asks for none is bound to another; and to the same when only others change places."""
+    both, other = (REPORT.replace("[peer, parent]", f"[{b}, unit]") for b in ("peer", "parent"))
+
+    assert told(both, both.replace("peer, unit", "unit, peer")) == [
+        "other: report is bound to unit unless asked otherwise, was to peer"
+    ]
+    assert told(both, other)[-1] == (
+        "other: report is bound to parent unless asked otherwise, was to peer"
+    )
+    assert told(both, both.replace("peer, unit", "peer, unit, session")) == [
+        "widened: report may be bound to session instead"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "other"),
+    [
+        (
+            "parameters: {a: {enum: [x]}, b: {enum: [y]}}",
+            "parameters: {b: {enum: [y]}, a: {enum: [x]}}",
+        ),
+        ("when: [caller.uid > 0, caller.uid > 1]", "when: [caller.uid > 1, caller.uid > 0]"),
+    ],
+)
+def test_another_order_is_told(line: str, other: str) -> None:
+    """It names other policies in Vault, or none: the digest is another."""
+    text = REPORT.replace("    parameters: {region: {enum: [eu, us]}}\n", "").replace(
+        "{region}", "x"
+    )
+    before, after = (
+        text.replace("    deadline:", f"    {each}\n    deadline:") for each in (line, other)
+    )
+
+    assert told(before, after) == [
+        "other: report is written otherwise, and gives and takes the same"
     ]
 
 

@@ -67,9 +67,10 @@ def _whole(definition: Definition, direction: Direction, verb: str) -> Parts:
 
 
 def _compare(old: Definition, new: Definition) -> Parts:
-    yield from _who(old, new)
-    yield from _scope(old, new)
-    yield from compare_terms(old, new)
+    parts = [*_who(old, new), *_scope(old, new), *compare_terms(old, new)]
+    if not parts and describe(old) != describe(new):
+        yield _O, f"{new.name} is written otherwise, and gives and takes the same"
+    yield from parts
 
 
 def _who(old: Definition, new: Definition) -> Parts:
@@ -81,7 +82,7 @@ def _who(old: Definition, new: Definition) -> Parts:
     for pattern in old.patterns:
         if not any(covers(kept, pattern) for kept in new.patterns):
             yield _N, f"{pattern.text} lost {paths} through {old.name}"
-    used = _used(old) | _used(new)
+    used = _used(new)  # what only the old one used, requests and conditions tell of
     before, after = _placed(old, used), _placed(new, used)
     if before != after and len({*before.values(), *after.values()}) > 1:
         said = f"what {new.name} captures may be another part of an identity, or claimed"
@@ -90,12 +91,12 @@ def _who(old: Definition, new: Definition) -> Parts:
 
 
 def _placed(definition: Definition, used: frozenset[str]) -> dict[object, frozenset[object]]:
-    """Tell by everything that matters of a pattern which of the used names it captures where."""
+    """Tell by whom a pattern matches which of the used names it captures, and where."""
     return {
         (
             pattern.trust_domain,
             pattern.segments,
-            tuple((at, name if name in used else None) for at, name in pattern.captures),
+            tuple(at for at, _ in pattern.captures),
         ): frozenset((at, name) for at, name in pattern.captures if name in used)
         for pattern in definition.patterns
     }

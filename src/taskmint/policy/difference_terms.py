@@ -125,6 +125,9 @@ def _ends(old: Definition, new: Definition) -> Parts:
         if kind not in after.bind:
             direction = _N if after.bind else _W
             yield direction, f"{new.name} can no longer be bound to {kind}"
+    if before.bind and after.bind and before.bind[0] is not after.bind[0]:
+        was = before.bind[0]
+        yield _O, f"{new.name} is bound to {after.bind[0]} unless asked otherwise, was to {was}"
     if not before.bind and after.bind:
         yield _N, f"{new.name} is bound to {after.bind[0]} unless asked otherwise"
     if before.connection is not after.connection:
