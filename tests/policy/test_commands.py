@@ -251,6 +251,27 @@ def test_explain_takes_every_fact(directory: Path) -> None:
     }
 
 
+def test_explain_asks_as_a_node_that_binds_tokens_to_processes(directory: Path) -> None:
+    """By uid when nothing is said, which is what a node does by default."""
+    text = REPORT.replace("    deadline:", "    identity: {token: process}\n    deadline:")
+    (directory / "report.yaml").write_text(text)
+    arguments = (
+        "explain",
+        "--policy",
+        directory,
+        "--as",
+        JOB,
+        "--task",
+        "report",
+        "-p",
+        "region=eu",
+    )
+
+    assert invoke(policy, *arguments).exit_code == 1
+    assert invoke(policy, *arguments, "--token", "uid").exit_code == 1
+    assert invoke(policy, *arguments, "--token", "process").exit_code == 0
+
+
 def test_explain_lists_what_an_identity_may_ask_for(directory: Path) -> None:
     """Tasks, parameters and terms; exit 1 when there are none."""
     found = invoke(policy, "explain", "--policy", directory, "--as", JOB)
@@ -293,6 +314,101 @@ def test_who_can_names_task_owner_and_patterns(directory: Path) -> None:
     assert [each["request"] for each in json.loads(told.output)] == [
         "GET database/creds/ro-eu",
         "GET database/creds/ro-us",
+    ]
+
+
+def _with_tokens(directory: Path) -> None:
+    scope = (
+        "    scope:\n"
+        "      admin: {token: {policy: deploy}}\n"
+        "      own: {token: {paths: [{path: 'kv/data/{job}', capabilities: [read]}]}}\n"
+    )
+    (directory / "report.yaml").write_text(REPORT.split("    scope:")[0] + scope)
+
+
+def test_who_can_tells_what_is_for_the_vault_admin_to_know(directory: Path) -> None:
+    """Beside what was found, and instead of it; it finds nobody by itself."""
+    _with_tokens(directory)
+    who = "    spiffe://example.org/ns/orders/sa/{job}\n"
+    beside = (
+        "beside that, as far as the Vault admin lets it:\n"
+        "whatever the policy deploy allows  through report (team-orders@example.org)\n"
+        f"{who}    only with the token admin\n"
+    )
+    found = invoke(policy, "who-can", "kv/data/x", "--policy", directory)
+    none = invoke(policy, "who-can", "kv/data", "--policy", directory)
+    told = invoke(policy, "who-can", "kv/data/x", "--policy", directory, "--output", "json")
+
+    assert (found.exit_code, none.exit_code) == (0, 1)
+    assert found.output == (
+        "read kv/data/{job}  through report (team-orders@example.org)\n"
+        f"{who}    only with the token own\n{beside}"
+    )
+    assert none.output == f"nobody reaches kv/data\n{beside}"
+    assert [(each["certain"], each["request"]) for each in json.loads(told.output)] == [
+        (True, "read kv/data/{job}"),
+        (False, "whatever the policy deploy allows"),
+    ]
+
+
+def test_enumerate_prints_what_comes_beside_a_request(directory: Path) -> None:
+    """What is written for the task, and what a token that is handed over may do."""
+    _with_tokens(directory)
+    result = invoke(policy, "enumerate", "--policy", directory)
+    told = invoke(policy, "enumerate", "--policy", directory, "--output", "json")
+    name = "taskmint-hand-report"
+
+    assert result.output == (
+        "report\n"
+        "    policy taskmint-task-report\n"
+        f"    admin: POST auth/token/create/{name}.admin\n"
+        "        whatever the policy deploy allows, with the token admin\n"
+        f"    own: POST auth/token/create/{name}.own\n"
+        f"        write sys/policies/acl/{name}.own.*, by the daemon, for one task\n"
+        "        read kv/data/{job}, with the token own\n"
+    )
+    assert json.loads(told.output) == [
+        {
+            "task": "report",
+            "token_role": "taskmint-task-report",
+            "combinations": [
+                {
+                    "token_policy": "taskmint-task-report",
+                    "parameters": {},
+                    "requests": {
+                        "admin": {
+                            "method": "POST",
+                            "path": f"auth/token/create/{name}.admin",
+                            "body": {"policies": "deploy"},
+                            "beside": [
+                                {
+                                    "does": "whatever the policy",
+                                    "path": "deploy allows",
+                                    "means": ["with the token admin"],
+                                }
+                            ],
+                        },
+                        "own": {
+                            "method": "POST",
+                            "path": f"auth/token/create/{name}.own",
+                            "body": {"policies": f"{name}.own"},
+                            "beside": [
+                                {
+                                    "does": "write",
+                                    "path": f"sys/policies/acl/{name}.own.*",
+                                    "means": ["by the daemon, for one task"],
+                                },
+                                {
+                                    "does": "read",
+                                    "path": "kv/data/{job}",
+                                    "means": ["with the token own"],
+                                },
+                            ],
+                        },
+                    },
+                }
+            ],
+        }
     ]
 
 

@@ -150,6 +150,7 @@ def test_the_terms_name_every_way_window_and_approver() -> None:
     """Joined as a person would."""
     assert list(terms_of(load(EVERYTHING).definitions["all"])) == [
         "proven by jwt-svid, x509-svid",
+        "with a token that is bound to its process",
         "within mon 22:00-06:00 UTC or tue,wed 07:00-08:00 UTC",
         "when caller.uid > 0",
         'when request.purpose != ""',

@@ -21,13 +21,6 @@ from .policy_explain import ASKING, with_options
 @common
 @with_options(ASKING)
 @click.option("--task", required=True, help="The definition that is asked for.")
-@click.option(
-    "--token",
-    type=click.Choice(["uid", "process"]),
-    default="uid",
-    show_default=True,
-    help="What this node binds JWT-SVIDs to.",
-)
 def explain(socket: str, output: str, **asked: Any) -> None:
     """
     Say what a caller would be answered now, clause by clause; exits 1 for a denial.

@@ -13,13 +13,13 @@ from typing import Final
 import click
 
 from taskmint.errors import ConfigError, Finding
-from taskmint.policy.access import Access, who_can
+from taskmint.policy.access import Access, given_policies, who_can
 from taskmint.policy.change import Direction
 from taskmint.policy.difference import difference
-from taskmint.policy.enumerate import EnumeratedDefinition, enumerate_definitions
 from taskmint.policy.json_schema import policy_json_schema
 from taskmint.policy.lint import lint
 
+from .policy_enumerate import span
 from .policy_explain import explain
 from .policy_inputs import (
     EXIT_FINDING,
@@ -46,6 +46,7 @@ def policy() -> None:
 
 policy.add_command(explain)
 policy.add_command(replay)
+policy.add_command(span)
 policy.add_command(test)
 
 
@@ -102,25 +103,37 @@ def who_can_reach(
     """
     Say who reaches a Vault path, and through which task; exits 1 when nobody does.
 
-    VAULT_PATH stands below /v1/; in it `*` is any one segment.
+    VAULT_PATH stands below /v1/; in it `*` is any one segment. What a policy of the Vault admin
+    allows is not known here: tasks that hand such a policy over are listed beside.
     """
-    found = who_can(sources(paths, config_file).load(), vault_path)
+    loaded = sources(paths, config_file).load()
+    found, unknown = who_can(loaded, vault_path), given_policies(loaded)
     if output == "json":
-        print_json([_access_json(access) for access in found])
+        told = [(access, True) for access in found] + [(access, False) for access in unknown]
+        print_json([_access_json(access, certain=certain) for access, certain in told])
     else:
         for access in found:
-            click.echo(f"{access.request}  through {access.task} ({access.owner})")
-            for pattern in access.who:
-                click.echo(f"    {pattern}")
-            for term in access.terms:
-                click.echo(f"    only {term}")
+            _print_access(access)
         if not found:
             click.echo(f"nobody reaches {vault_path}")
+        if unknown:
+            click.echo("beside that, as far as the Vault admin lets it:")
+        for access in unknown:
+            _print_access(access)
     sys.exit(0 if found else EXIT_FINDING)
 
 
-def _access_json(access: Access) -> dict[str, object]:
+def _print_access(access: Access) -> None:
+    click.echo(f"{access.request}  through {access.task} ({access.owner})")
+    for pattern in access.who:
+        click.echo(f"    {pattern}")
+    for term in access.terms:
+        click.echo(f"    only {term}")
+
+
+def _access_json(access: Access, *, certain: bool) -> dict[str, object]:
     return {
+        "certain": certain,
         "request": access.request,
         "task": access.task,
         "entitlement": access.entitlement,
@@ -165,45 +178,3 @@ def diff(old: Path, new: Path, config_file: Path | None, output: str) -> None:
 def schema() -> None:
     """Print the JSON Schema of a policy file, for editors."""
     print_json(policy_json_schema())
-
-
-@policy.command("enumerate")
-@policy_options
-@output_option
-@errors_to_exit_codes
-def span(paths: tuple[Path, ...], config_file: Path | None, output: str) -> None:
-    """Print every request of Vault that the policy spans; `+` is any one segment."""
-    spanned = enumerate_definitions(sources(paths, config_file).load())
-    if output == "json":
-        print_json([_definition_json(definition) for definition in spanned])
-        return
-    for definition in spanned:
-        for combination in definition.combinations:
-            values = " ".join(f"{name}={value}" for name, value in combination.parameters.items())
-            click.echo(f"{definition.name} {values}".rstrip())
-            click.echo(f"    policy {combination.token_policy}")
-            for entitlement in combination.entitlements:
-                request = f"{entitlement.method} {entitlement.mount}/{entitlement.path}"
-                click.echo(f"    {entitlement.name}: {request}")
-
-
-def _definition_json(definition: EnumeratedDefinition) -> dict[str, object]:
-    return {
-        "task": definition.name,
-        "token_role": definition.token_role,
-        "combinations": [
-            {
-                "token_policy": combination.token_policy,
-                "parameters": dict(combination.parameters),
-                "requests": {
-                    entitlement.name: {
-                        "method": entitlement.method,
-                        "path": f"{entitlement.mount}/{entitlement.path}",
-                        "body": dict(entitlement.body),
-                    }
-                    for entitlement in combination.entitlements
-                },
-            }
-            for combination in definition.combinations
-        ],
-    }

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from taskmint.model.caller import IdentityMethod
+from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import (
     BindKind,
     CallerFacts,
@@ -81,6 +81,13 @@ ASKING: Final = (
         default=IdentityMethod.JWT_SVID.value,
         show_default=True,
     ),
+    click.option(
+        "--token",
+        type=click.Choice([binding.value for binding in TokenBinding]),
+        default=TokenBinding.UID.value,
+        show_default=True,
+        help="What the node binds JWT-SVIDs to.",
+    ),
     click.option("-p", "--parameter", "parameters", multiple=True, callback=_pairs),
     click.option("--purpose", default=""),
     click.option("--ticket"),
@@ -146,7 +153,12 @@ def explain(paths: tuple[Path, ...], config_file: Path | None, output: str, **as
 
 def _input(asked: dict[str, Any]) -> DecisionInput:
     return DecisionInput(
-        caller=CallerFacts(asked["caller"], asked["uid"], IdentityMethod(asked["method"])),
+        caller=CallerFacts(
+            asked["caller"],
+            asked["uid"],
+            IdentityMethod(asked["method"]),
+            TokenBinding(asked["token"]),
+        ),
         request=RequestFacts(
             task=asked["task"],
             parameters=asked["parameters"],
