@@ -52,6 +52,7 @@ FACTS = {
 }
 
 
+DEEP = "(" * 300 + "now == now" + ")" * 300
 ALWAYS = "is always the same, whoever asks"
 EXPRESSION = "write an expression of CEL (cel.dev)"
 BOMB = "[{1}]{0}.size() == 1"
@@ -164,7 +165,7 @@ def test_a_budget_stops_what_runs_too_long() -> None:
         ("1 / 0 == 1", ALWAYS, "compare with a fact"),
         ('"request.purpose" != ""', ALWAYS, "compare with a fact"),
         ("true // now", ALWAYS, "compare with a fact"),
-        ("(" * 300 + "now == now" + ")" * 300, "does not compile: ", "write it shorter, or as"),
+        (DEEP, "does not compile: CANCELLED: Expression recursion", "write it shorter, or as"),
         (BOMB.format(3 * DOUBLED, "'a'"), ALWAYS, "compare with a fact"),
         (BOMB.format(4 * DOUBLED, "request.purpose"), "goes over lists more than 3 times", "write"),
         ("[now].map (n,n).map(n,n). exists_one(n,n==n) && [1]. all(a,a==1)", "goes over", "write"),

@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 
 from policy.asking import NOON, REPORT, load
+from policy.test_entitlement import scope_of
 from taskmint.config import DEFAULT_CLASSES
 from taskmint.policy.lint import lint
 
@@ -91,6 +92,9 @@ def test_what_is_doubtful_is_said_with_its_key(text: str, expected: str) -> None
         with_line("when: [request.purpose != '', caller.uid > 0]"),
         REPORT.replace("max: 30m", "max: 6h"),
         with_line("dead_man: 60s"),
+        scope_of("token: {policy: p, ttl: 5m, num_uses: 3}").replace(
+            "{region: {enum: [eu, us]}}", "{}"
+        ),
         with_line("when: request.parameters.x && caller.uid > 0").replace(
             "{region:", "{x: {type: boolean}, region:"
         ),

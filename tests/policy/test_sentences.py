@@ -250,6 +250,13 @@ def test_what_will_not_do_together_is_told_in_one_sentence(text: str, expected: 
             ),
         ),
         (
+            REPORT.replace('"creds/ro-{region}"', '"x/{region}", method: POST, body: {a: 1}'),
+            (
+                "3:1: tasks.report.scope.warehouse: the server allows any a, the daemon the exact "
+                "one; it compares text, true and false; quote a number if the engine takes text"
+            ),
+        ),
+        (
             with_line("windows: [{starts: 2026-01-01T00:00:00Z, ends: 2026-12-02T12:00:00Z}]"),
             "3:1: tasks.report.windows[0]: is past and never opens again; remove it",
         ),
