@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 import pytest
 
+from identity.agent_process import agent_process
 from identity.delegating_agent import KEY, DelegatingAgent
 from identity.door import Door
 from identity.signer import AUDIENCE
@@ -318,6 +320,29 @@ async def test_a_subscription_that_stays_lost_withdraws(agent: DelegatingAgent, 
         async with agent.serving():
             attested = await delegation.attest(peer)
         await fallen(delegation, changes, attested)
+
+
+async def test_an_agent_that_hangs_withdraws(tmp_path: Path, peer: Peer) -> None:
+    """P4: a stopped agent keeps its connections and says nothing, and nobody may rest on that."""
+    socket = tmp_path / "hanging.sock"
+    limits = DelegationLimits(deadline=0.3, ask_every=0.2, grace=0.5)
+    changes = Changes()
+    with agent_process(socket, (peer.pid, *ID)) as pid:
+        async with Delegation(f"unix://{socket}", changes, lambda _: True, limits) as delegation:
+            attested = await attested_in_time(delegation, peer)
+            os.kill(pid, signal.SIGSTOP)
+            await fallen(delegation, changes, attested)
+            assert await refused(delegation, peer) is Code.IDENTITY_UNAVAILABLE
+            os.kill(pid, signal.SIGCONT)
+            assert await attested_in_time(delegation, peer) == attested
+
+
+async def attested_in_time(delegation: Delegation, peer: Peer) -> Attested:
+    """Ask again until the agent answers."""
+    async with asyncio.timeout(6):
+        while await refused_or_none(delegation, peer) is not None:
+            await asyncio.sleep(0.05)
+    return await delegation.attest(peer)
 
 
 async def test_a_delegate_that_is_dismissed_withdraws(agent: DelegatingAgent, peer: Peer) -> None:

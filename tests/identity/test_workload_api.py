@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -18,8 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from identity.agent import OWN_ID, Agent
+from identity.agent_process import agent_process
 from identity.pki import der, misspelt
 from identity.signer import NOW, Authority, jwks
+from taskmint.clock import SystemClock
 from taskmint.errors import Code, TaskmintError, Unavailable
 from taskmint.identity.changes import Changes
 from taskmint.identity.workload_api import WorkloadApi
@@ -122,6 +126,33 @@ async def test_an_agent_replaced_under_an_open_connection_is_noticed(
         await stack.enter_async_context(successor.serving())
         await asyncio.to_thread(successor.socket.rename, agent.socket)
         await until(api, lambda api: domains(api) == {"successor.test"})
+
+
+async def test_an_agent_that_hangs_does_not_stand_behind_its_bundles(tmp_path: Path) -> None:
+    """A stopped process keeps its connections; it is taken for away, and heard when it goes on."""
+    socket = tmp_path / "agent.sock"
+    patience = {"deadline": 0.3, "ask_every": 0.2, "max_age": 0.5}
+    with agent_process(socket) as pid:
+        async with WorkloadApi(f"unix://{socket}", SystemClock(), **patience) as api:
+            async with asyncio.timeout(RECOVERY):
+                await api.first_bundles()
+            before = api.trust
+            os.kill(pid, signal.SIGSTOP)
+            await until_age(api, lambda age: age > patience["max_age"])
+            assert "away for" in (api.ready() or "")
+            assert "away for" in (api.ready_x509() or "")
+            os.kill(pid, signal.SIGCONT)
+            await until_age(api, lambda _: api.ready() is None and api.ready_x509() is None)
+            assert api.trust.jwt == before.jwt
+
+
+async def test_an_agent_that_answers_keeps_its_streams(agent: Agent) -> None:
+    """A sign of life costs it nothing that it would notice: no stream is opened again."""
+    async with agent.serving(), following(agent, deadline=3.0, ask_every=0.05) as api:
+        await until(api, lambda api: api.ready() is None and api.ready_x509() is None)
+        await asyncio.sleep(0.5)
+
+        assert agent.opened == 2
 
 
 async def test_bundles_are_not_believed_for_ever(agent: Agent) -> None:

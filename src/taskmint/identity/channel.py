@@ -22,6 +22,26 @@ CHANNEL_OPTIONS: Final = (
 )
 
 
+# Nobody has this method. SPIRE answers so without attesting us, and without a line in its log.
+_NO_METHOD: Final = "/taskmint.Presence/Ask"
+
+
+async def answers(channel: Any, deadline: float) -> bool:
+    """
+    Whether the agent at the other end of a channel does anything, within `deadline` seconds.
+
+    A frozen one keeps its connections, and streams on them look like streams without news. HTTP/2
+    pings are no remedy: SPIRE allows one in five minutes (grpc-go's default) and else hangs up. So
+    a call is made that any gRPC server answers, be it that there is no such method. An agent that
+    is away is not silent: that is told by the streams themselves.
+    """
+    try:
+        await channel.unary_unary(_NO_METHOD)(b"", timeout=deadline)
+    except grpc.aio.AioRpcError as error:
+        return error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+    return True
+
+
 class StreamLost(Exception):
     """
     Nobody stands behind a stream's last message any more; `reason` is one word of it.

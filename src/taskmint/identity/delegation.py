@@ -31,7 +31,7 @@ from . import procfs
 from ._delegated_proto import DelegatedMessages
 from ._workload_proto import grpc
 from .changes import Changes
-from .channel import CHANNEL_OPTIONS, StreamLost, heard, socket_path
+from .channel import CHANNEL_OPTIONS, StreamLost, answers, heard, socket_path
 
 _log = structlog.get_logger()
 
@@ -53,9 +53,14 @@ class Attested:
 
 @dataclass(frozen=True, slots=True)
 class DelegationLimits:
-    """Seconds, and how many processes are subscribed to at once."""
+    """
+    Seconds, and how many processes are subscribed to at once.
+
+    Every `ask_every` the agent must give a sign of life within `deadline`.
+    """
 
     deadline: float = 5.0
+    ask_every: float = 10.0
     grace: float = 10.0
     processes: int = 1024
 
@@ -94,17 +99,23 @@ class Delegation:
         self._limits = limits or DelegationLimits()
         self._messages = DelegatedMessages()
         self._channel: Any = None
+        self._path = ""
+        self._watching: asyncio.Task[None] | None = None
         self._held: dict[ProcessKey, _Subscription] = {}
         self._withdrawn: dict[ProcessKey, None] = {}  # in order, to forget the oldest
 
     async def __aenter__(self) -> Self:
         """Open the channel, which connects when it is needed. Raises config_invalid."""
-        path = socket_path(self._endpoint)
-        self._channel = grpc.aio.insecure_channel(f"unix:{path}", options=CHANNEL_OPTIONS)
+        self._path = socket_path(self._endpoint)
+        self._channel = self._open()
+        self._watching = asyncio.create_task(self._watch(), name="delegating agent")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         tasks = [held.task for held in self._held.values() if held.task]
+        if self._watching is not None:
+            self._watching.cancel()
+            tasks.append(self._watching)
         for held in list(self._held.values()):
             self._forget(held)
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -162,6 +173,20 @@ class Delegation:
         if held is None or held.attested is None:
             return True
         return held.attested.authority == authority
+
+    # --- the agent -----------------------------------------------------------------------------
+
+    def _open(self) -> Any:
+        return grpc.aio.insecure_channel(f"unix:{self._path}", options=CHANNEL_OPTIONS)
+
+    async def _watch(self) -> None:
+        """Lose every subscription at an agent that does not answer, and try another channel."""
+        while True:
+            await asyncio.sleep(self._limits.ask_every)
+            if self._held and not await answers(self._channel, self._limits.deadline):
+                _log.warning("delegating_agent_silent")
+                silent, self._channel = self._channel, self._open()
+                await silent.close()
 
     # --- subscriptions -----------------------------------------------------------------------
 

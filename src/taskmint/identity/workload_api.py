@@ -25,7 +25,15 @@ from taskmint.strict_json import decode_object
 
 from ._workload_proto import grpc, messages, open_stub
 from .changes import Changes
-from .channel import CHANNEL_OPTIONS, StreamLost, being_cancelled, code_of, heard, socket_path
+from .channel import (
+    CHANNEL_OPTIONS,
+    StreamLost,
+    answers,
+    being_cancelled,
+    code_of,
+    heard,
+    socket_path,
+)
 from .jwt_bundle import decode_base64url
 from .trust import Said, Trust, read_jwt_bundles, read_x509_context
 
@@ -94,16 +102,24 @@ class WorkloadApi:
     Follows an agent's streams while entered.
 
     `endpoint` is `unix:///path` (SPIFFE Workload Endpoint, section 4); `max_age` bounds, in
-    seconds, how long bundles are believed while nobody confirms them.
+    seconds, how long bundles are believed while nobody confirms them. Every `ask_every` seconds
+    the agent must give a sign of life within `deadline`.
     """
 
     def __init__(
-        self, endpoint: str, clock: Clock, *, max_age: float = 3600.0, deadline: float = 5.0
+        self,
+        endpoint: str,
+        clock: Clock,
+        *,
+        max_age: float = 3600.0,
+        deadline: float = 5.0,
+        ask_every: float = 10.0,
     ) -> None:
         self.trust = Trust()
         self._endpoint = endpoint
         self._max_age = max_age
         self._deadline = deadline
+        self._ask_every = ask_every
         self._channel: Any = None
         self._following: asyncio.Task[None] | None = None
         self.changes = Changes()
@@ -189,7 +205,7 @@ class WorkloadApi:
     # --- following ---------------------------------------------------------------------------
 
     async def _follow(self, path: str) -> None:
-        """Hold one channel for as long as the socket is the same file, then build another."""
+        """Hold one channel while the socket is the same file and the agent answers on it."""
         while True:
             inode = await asyncio.to_thread(_inode, path)
             async with grpc.aio.insecure_channel(
@@ -202,10 +218,22 @@ class WorkloadApi:
                         group.create_task(self._follow_jwt(stub)),
                         group.create_task(self._follow_x509(stub)),
                     ]
-                    await _until_replaced(path, inode)
-                    for stream in streams:
-                        stream.cancel()
-            _log.info("workload_api_socket_replaced")
+                    silence = group.create_task(self._until_silent(channel))
+                    replaced = group.create_task(_until_replaced(path, inode))
+                    await asyncio.wait((silence, replaced), return_when=asyncio.FIRST_COMPLETED)
+                    if replaced.done():
+                        _log.info("workload_api_socket_replaced")
+                    else:
+                        _log.warning("workload_api_silent")
+                    for task in (*streams, silence, replaced):
+                        task.cancel()
+
+    async def _until_silent(self, channel: Any) -> None:
+        """Return when the agent does not answer any more."""
+        while True:
+            await asyncio.sleep(self._ask_every)
+            if not await answers(channel, self._deadline):
+                return
 
     async def _follow_jwt(self, stub: Any) -> None:
         def read(message: Any) -> None:
