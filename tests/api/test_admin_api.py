@@ -169,6 +169,22 @@ async def test_a_process_that_the_kernel_does_not_name_commands_nothing(tmp_path
             await assert_refused(http, await reload_answered(taker))
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a process groups")
+async def test_a_role_is_held_by_whoever_has_its_group_among_others(tmp_path: Path) -> None:
+    """`usermod --append --groups` is enough: a group need not be the process's own."""
+    ops = {Role.OPERATOR: Members(gids=frozenset({4242}))}
+    async with admin_socket(tmp_path, ops) as http:
+        with workload() as member, workload() as other:
+            member.tell("groups", 4241, 4242).tell("connect", http.path)
+            other.tell("groups", 4241).tell("connect", http.path)
+
+            assert (await reload_answered(member)).startswith(b"HTTP/1.1 200")
+            refused = await reload_answered(other)
+
+    assert refused.startswith(b"HTTP/1.1 403")
+    assert b'"code": "role_missing"' in refused
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/admin/tasks/tm_00000000000000000000000000/end", "/v1/admin/reload"]
 )

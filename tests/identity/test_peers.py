@@ -13,7 +13,7 @@ import pytest
 
 from identity.workload import Workload, can_unshare, script, workload
 from taskmint.identity import procfs
-from taskmint.identity.peers import PeerReader, PidfdSource
+from taskmint.identity.peers import OVERFLOW_ID, PeerReader, PidfdSource
 from taskmint.model.peer import Peer, PeerProof
 
 NAMESPACES = ("--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc")
@@ -155,6 +155,29 @@ def test_a_peer_that_became_another_user_is_not_proven_without_so_peerpidfd(
     assert fallback.proof is PeerProof.NONE
     assert fallback.pidfd is None
     close(kernel)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a process groups")
+@pytest.mark.parametrize(
+    ("has", "known"),
+    [
+        pytest.param((4242, 4243), {4242, 4243}, id="two"),
+        pytest.param((), set(), id="none"),
+        pytest.param((4242, OVERFLOW_ID), {4242}, id="one that is not mapped"),
+        pytest.param(tuple(range(1, 257)), set(range(1, 257)), id="as many as are read"),
+        pytest.param(tuple(range(1, 258)), set(), id="more than are read"),
+    ],
+)
+def test_a_peer_has_the_supplementary_groups_that_it_connected_with(
+    door: Door, caller: Workload, has: tuple[int, ...], known: set[int]
+) -> None:
+    """As the kernel knows them, whatever becomes of the process; never one that is unknown here."""
+    caller.tell("groups", *has).tell("connect", door.path).tell("groups", 5555)
+
+    peer = door.accept()
+
+    assert peer.groups == known
+    close(peer)
 
 
 @needs_namespaces

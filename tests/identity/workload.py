@@ -36,6 +36,8 @@ for line in sys.stdin:
             socket.send_fds(other, [b"x"], [sock.fileno()])
     elif what == "session":
         os.setsid()
+    elif what == "groups":
+        os.setgroups([int(group) for group in args])
     elif what == "user":
         os.setgid(int(args[0]))
         os.setuid(int(args[0]))

@@ -22,7 +22,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The uids and gids that hold a role."""
+    """The uids that hold a role, and the gids, whether a process's own or supplementary."""
 
     uids: frozenset[int] = frozenset()
     gids: frozenset[int] = frozenset()
@@ -56,7 +56,7 @@ class Holders:
             raise
         for role in roles:
             members = self.by_role.get(role, Members())
-            if peer.uid in members.uids or peer.gid in members.gids:
+            if peer.uid in members.uids or members.gids & {peer.gid, *peer.groups}:
                 return peer
         raise Denied(
             Code.ROLE_MISSING,

@@ -16,11 +16,14 @@ from taskmint.model.peer import Peer, PeerProof
 
 from . import procfs
 
+SO_PEERGROUPS: Final = 59  # asm-generic/socket.h, Linux 4.13; Python has no name for it
 SO_PEERPIDFD: Final = 77  # asm-generic/socket.h, Linux 6.5; Python 3.13 has no name for it
 OVERFLOW_ID: Final = 65534  # how an id without a mapping into our user namespace shows
 
 _UCRED: Final = struct.Struct("iII")  # struct ucred, unix(7)
 _INT: Final = struct.Struct("i")
+_GID: Final = struct.Struct("I")
+_GROUPS: Final = 1024  # bytes: the most that Python's getsockopt takes, for 256 groups
 
 
 class PidfdSource(StrEnum):
@@ -70,7 +73,8 @@ class PeerReader:
            proves nothing: stop.
         3. Take the kernel's own pidfd (SO_PEERPIDFD); without one, open the pid and compare what
            it is now with what it was.
-        4. Read start time, parent, session and namespace by pid.
+        4. Read groups at connect time from the socket; start time, parent, session and namespace
+           by pid.
         5. Poll the pidfd: if the process has exited meanwhile, (4) may tell of another: drop it.
         """
         accepted_at = procfs.boottime()
@@ -105,6 +109,7 @@ class PeerReader:
             first_pass=first_pass,
             parent=stat.parent if stat else None,
             session=stat.session if stat else None,
+            groups=_groups(sock),
         )
 
     def pid_namespace(self, pid: int, pidfd: int) -> int | None:
@@ -128,6 +133,20 @@ def require_present(peer: Peer) -> None:
             "The process that connected has exited.",
             fix="connect from the process that asks",
         )
+
+
+def _groups(sock: socket.socket) -> frozenset[int]:
+    """
+    Return the peer's supplementary groups (SO_PEERGROUPS).
+
+    None where there are more than fit, which proves less. A group without a mapping into our user
+    namespace shows as 65534, whichever it is, and is left out.
+    """
+    try:
+        answer = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _GROUPS)
+    except OSError:
+        return frozenset()
+    return frozenset(gid for (gid,) in _GID.iter_unpack(answer)) - {OVERFLOW_ID}
 
 
 def _peer_pidfd(sock: socket.socket) -> int | None:

@@ -20,6 +20,7 @@ class Peer:
     `pidfd` belongs to the connection, is closed with it, and is no proof of life: poll it.
     `start_time` is field 22 of /proc/PID/stat in clock ticks since boot, None when unread.
     `pid_namespace` is the inode of /proc/PID/ns/pid, None when unread.
+    `groups` are the gids of its supplementary groups, empty when the kernel names too many.
     `parent` and `session` are its parent's pid and its session's id at accept, None when unread.
     `first_pass` marks a connection that queued before this daemon ran (socket activation):
     without SO_PEERPIDFD its pid may since have been reused, so processes are not bound to it.
@@ -35,3 +36,4 @@ class Peer:
     first_pass: bool = False
     parent: int | None = None
     session: int | None = None
+    groups: frozenset[int] = frozenset()
