@@ -11,7 +11,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
 
 from . import yaml_document
 from .config_values import (
@@ -50,8 +50,10 @@ from .yaml_model import (
     place,
     read_model,
     refusal,
+    whole_seconds,
 )
 
+LONGEST_LEEWAY: Final = timedelta(seconds=30)  # reliability, row 7
 LONGEST_TICKET_INTERVAL: Final = timedelta(minutes=5)
 _SECOND: Final = timedelta(seconds=1)
 _MINUTE: Final = timedelta(minutes=1)
@@ -101,6 +103,13 @@ class SocketSettings(YamlModel):
     admin: Socket = "/run/taskmint/admin.sock"
     admin_mode: Mode = 0o600
 
+    @model_validator(mode="after")
+    def _two_doors(self) -> "SocketSettings":
+        """Callers and operators never meet at one."""
+        if self.task == self.admin:
+            raise refusal("task and admin are the same path", "name two")
+        return self
+
 
 class PeerSettings(YamlModel):
     """How firmly the kernel must say who connected."""
@@ -114,13 +123,22 @@ class IdentitySettings(YamlModel):
     workload_api: WorkloadApi
     trust_domains: tuple[TrustDomain, ...] = ()
     audience: Word = "taskmint"
-    leeway: AnyDuration = 30 * _SECOND
-    max_lifetime: Duration = 1 * _HOUR
+    leeway: Annotated[AnyDuration, AfterValidator(whole_seconds)] = LONGEST_LEEWAY
+    max_lifetime: Seconds = 1 * _HOUR
     max_token_bytes: Annotated[Integer, Field(ge=512, le=65536)] = 8192
     max_bundle_age: Duration = 1 * _HOUR
     token: Annotated[Literal["uid", "process"], FromText] = "uid"
     single_use_jti: Boolean = False
     delegation: WorkloadApi | None = None
+
+    @model_validator(mode="after")
+    def _expired_is_expired(self) -> "IdentitySettings":
+        """The leeway is for clocks that differ; it is no longer life for tokens."""
+        if self.leeway > LONGEST_LEEWAY:
+            raise refusal(
+                "leeway is longer than 30s", "write 30s or less, and keep the time by NTP"
+            )
+        return self
 
 
 class VaultAuthSettings(YamlModel):
@@ -194,7 +212,7 @@ class LimitSettings(YamlModel):
     unproven_revocations: Count = 100
     pending: Count = 1_000
     pending_per_identity: Count = 10
-    body_bytes: Annotated[Integer, Field(ge=1024, le=1_048_576)] = 65_536
+    body_bytes: Annotated[Integer, Field(ge=1024, le=262_144)] = 65_536
     header_timeout: Duration = 5 * _SECOND
     request_timeout: Duration = 10 * _SECOND
     idle_timeout: Duration = 5 * _MINUTE
