@@ -141,6 +141,33 @@ async def test_a_body_that_cannot_be_read_is_400(http: Http, body: bytes) -> Non
     assert http.world.ledger.events() == []
 
 
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ["Basic L2pvYjp4"],
+        ["DPoP /job"],
+        ["Bearer"],
+        ["Bearer "],
+        [""],
+        ["/job"],
+        ["Bearer /job", "Bearer /job"],
+        ["Bearer /job", "Basic L2pvYjp4"],
+    ],
+)
+async def test_another_credential_is_not_the_same_as_none(http: Http, shown: list[str]) -> None:
+    """With delegation the agent would be asked who else that may be; refused, and in a row."""
+    headers = [("X-Taskmint-Request", "true"), *(("Authorization", value) for value in shown)]
+    answer = await http.ask("POST", "/v1/tasks", json=START, headers=headers)
+    async with asyncio.timeout(5):
+        while not http.world.ledger.entries:
+            await asyncio.sleep(0.01)
+
+    assert_problem(answer, 401, Code.CREDENTIAL_INVALID)
+    [entry] = http.world.ledger.entries
+    assert entry.facts["code"] == Code.CREDENTIAL_INVALID
+    assert "/job" not in str(entry)
+
+
 async def test_a_body_over_the_cap_is_413(http: Http) -> None:
     """64 KiB is the default cap."""
     answer = await http.ask("POST", "/v1/tasks", data=b" " * 70_000)

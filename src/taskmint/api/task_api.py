@@ -155,13 +155,31 @@ class TaskApi:
         return _json(200 if reply.status == "ready" else 503, reply.model_dump_json().encode())
 
     async def _caller(self, request: web.Request) -> Caller:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        bearer = Secret(token) if scheme.lower() == "bearer" and token else None
         try:
-            return await self.identity.identify(Presented(bearer, request[CHAIN]), request[PEER])
+            presented = Presented(_bearer(request), request[CHAIN])
+            return await self.identity.identify(presented, request[PEER])
         except Unproven as error:
             self.service.unproven(request[PEER], error)
             raise
+
+
+def _bearer(request: web.Request) -> Secret[str] | None:
+    """
+    Return the token, None where no credential is shown at all. Raises Unproven(credential_invalid).
+
+    Another scheme's credential is one: its caller is not to be taken for one that shows nothing.
+    """
+    shown = request.headers.getall("Authorization", [])
+    if not shown:
+        return None
+    scheme, _, token = shown[0].partition(" ")
+    if len(shown) > 1 or scheme.lower() != "bearer" or not token:
+        raise Unproven(
+            Code.CREDENTIAL_INVALID,
+            "The request's Authorization is not one bearer token.",
+            fix="send Authorization: Bearer once, with a JWT-SVID for this daemon's audience",
+        )
+    return Secret(token)
 
 
 def _json(status: int, body: bytes) -> web.Response:
