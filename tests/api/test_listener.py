@@ -371,6 +371,29 @@ def test_half_a_pipelined_request_gets_the_headers_clock(run: Run, tmp_path: Pat
     run(main())
 
 
+def test_a_pipelined_request_has_the_time_for_its_body_to_itself(run: Run, tmp_path: Path) -> None:
+    """What came together with a request that took long is not late when that is answered."""
+
+    async def main() -> None:
+        async with served(tmp_path) as to:
+            reader, writer = await to.streams()
+            writer.write(
+                b"GET /wait HTTP/1.1\r\nHost: t\r\n\r\n"
+                b"POST /body HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\n"
+            )
+            await to.entered.wait()
+            await asyncio.sleep(LIMITS.timeouts.request + 0.2)
+            to.release.set()
+            await reader.readuntil(b"waited")
+            await asyncio.sleep(LIMITS.timeouts.request / 2)
+            writer.write(b"body")
+            async with asyncio.timeout(3):
+                assert (await reader.readuntil(b"\r\n\r\n4")).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    run(main())
+
+
 def test_a_caller_that_does_not_read_is_closed(run: Run, tmp_path: Path) -> None:
     """An answer that nobody reads is dropped after the write time."""
 

@@ -445,6 +445,23 @@ async def test_a_half_handshake_is_closed_by_our_clock(to: Door, sent: bytes) ->
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01"], ids=["silent", "half a handshake"])
+async def test_a_connection_that_a_clock_cuts_is_counted_once(to: Door, sent: bytes) -> None:
+    """However long it was set up: first its first byte is waited for, then its handshake."""
+    reader, writer = await asyncio.open_unix_connection(to.path)
+    await asyncio.sleep(LIMITS.timeouts.header * 0.8)
+    writer.write(sent)
+    async with asyncio.timeout(3):
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read(-1)
+    writer.close()
+    async with asyncio.timeout(2):
+        while to.listener.connections:
+            await asyncio.sleep(0.01)
+
+    assert to.listener.counts.timed_out == 1
+
+
 async def test_a_caller_that_hangs_up_before_a_byte_costs_nothing(to: Door) -> None:
     """The first byte never comes, and the connection is forgotten."""
     for _ in range(20):

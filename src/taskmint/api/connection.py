@@ -144,6 +144,8 @@ class Connection(asyncio.Protocol):
 
     def begin(self, body: StreamReader) -> None:
         """Note that a request's header is complete and that it is being served."""
+        if self._phase is _Phase.IDLE:  # it came with the one before, and its time begins here
+            self._body_deadline = self._now() + self._timeouts.request
         self._phase = _Phase.SERVING
         self._body = body
         self._next_request_begun = False

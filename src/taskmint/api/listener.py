@@ -293,7 +293,8 @@ class Listener:
             )
         except OSError as error:  # TimeoutError and ssl.SSLError are
             self._not_set_up(sock, connection)
-            self.counts.timed_out += isinstance(error, TimeoutError)
+            # The latter is how a loop calls a handshake that took too long.
+            self.counts.timed_out += isinstance(error, TimeoutError | ConnectionAbortedError)
             if isinstance(error, ssl.SSLError) and self._tls is not None:
                 self._tls.unproven(connection.peer, _handshake_failed(error))
         except asyncio.CancelledError:
@@ -307,7 +308,7 @@ class Listener:
         first = await first_byte(sock)
         terms = self._tls.terms.context() if first == FIRST_OF_TLS else None
         if not first or (first == FIRST_OF_TLS and terms is None):
-            raise ConnectionAbortedError("nothing was said, or there is nothing to answer with")
+            raise ConnectionResetError("nothing was said, or there is nothing to answer with")
         return terms
 
     def _set_up_done(self, setup: asyncio.Task[None]) -> None:
@@ -334,7 +335,8 @@ class Listener:
             await asyncio.sleep(_TURN_OF_CLOCKS)
             now = loop.time()
             for connection in self._open():
-                if connection.overdue(now):
+                # One that is still being set up is timed there.
+                if connection.connected and connection.overdue(now):
                     self.counts.timed_out += 1
                     connection.abort()
 
