@@ -55,6 +55,16 @@ ONE_SEGMENT = '"a/b" is more than one segment; write the role\'s name alone'
             "secret: {mount: m, path: x, method: POST, body: {a: {b: '{'}}}",
             f'65: secret.body.a.b: "{{" {BRACES}',
         ),
+        *(
+            (
+                f"secret: {{mount: m, path: x, method: POST, body: {{a: '{text}'}}}}",
+                (
+                    f'61: secret.body.a: "{text}" begins or ends with *, which is a wildcard '
+                    "in an ACL; write the text without a * at its beginning and end"
+                ),
+            )
+            for text in ("*", "abc*", "*abc")
+        ),
         (
             "secret: {mount: m, path: x, method: POST, body: {a: [x, '}']}}",
             f'65: secret.body.a[1]: "}}" {BRACES}',
