@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from policy.asking import REPORT, asked, denied, granted, load
 from policy.keys import key, request, signed, ssh_key, subject
 from taskmint.errors import Code
-from taskmint.model.scope import DecisionInput, KeyField
+from taskmint.model.scope import Approval, DecisionInput, KeyField
 from taskmint.policy.caller_key import KEY_TYPES, MAX_LENGTH, accept_key, is_allowed
 from taskmint.policy.parameter import Refused
 
@@ -215,6 +216,27 @@ def test_a_task_that_signs_needs_a_key_and_no_other_takes_one() -> None:
         assert denial.trace[-1] == f"public_keys: {denial.detail}"
         assert "AAAA" not in str(denial)
     denied(load(REPORT), with_keys({"warehouse": request()}), Code.PUBLIC_KEY_INVALID)
+
+
+def test_an_approval_is_asked_for_when_nothing_else_is_missing() -> None:
+    """A key that will not do is refused first; with the approval the rest is granted."""
+    approval = "    approval: {from: ['group:a'], within: 1h}\n    deadline:"
+    policy = load(SIGNING.replace("    deadline:", approval))
+    bad, good = with_keys({"warehouse": ssh_key()}), with_keys({"warehouse": request()})
+
+    denial = denied(policy, bad, Code.PUBLIC_KEY_INVALID)
+    assert denial.approval is None
+    assert denial.clauses == ("who: spiffe://example.org/ns/orders/sa/{job}",)
+    waits = denied(policy, good, Code.NOT_PERMITTED)
+    assert waits.approval == Approval(("group:a",), 1, timedelta(hours=1))
+    assert waits.trace[-1] == "approval: needed, 1 of group:a"
+    assert waits.clauses == (*denial.clauses, "public_keys: warehouse will do", "approval: needed")
+    assert granted(policy, replace(good, approved=True)).clauses == (
+        "granted",
+        *denial.clauses,
+        "public_keys: warehouse will do",
+        "approval: given",
+    )
 
 
 def test_a_request_may_name_what_the_policy_names_and_nothing_else() -> None:

@@ -130,7 +130,8 @@ class Scope:
     What a task gets: the granting answer to a request.
 
     `token_role` and `token_policy` name the Vault objects of the plan that bound the task token;
-    `lifetime` is the time to the deadline; `policy_digest` says which policy decided (P11).
+    `lifetime` is the time to the deadline; `policy_digest` says which policy decided (P11);
+    `clauses` are those of the definition that were reached, each with its outcome, for its tests.
     """
 
     definition: str
@@ -143,6 +144,7 @@ class Scope:
     ends: Ends
     trace: tuple[str, ...] = ()
     break_glass: bool = False  # for emergencies: under a ticket that is watched, and loud
+    clauses: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,7 @@ class Denial:
     policy_digest: str
     trace: tuple[str, ...] = ()
     approval: Approval | None = None
+    clauses: tuple[str, ...] = field(default=(), compare=False)
 
 
 Decision: TypeAlias = Scope | Denial

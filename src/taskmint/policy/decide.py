@@ -45,12 +45,19 @@ class _No(Exception):
     """Raised inside this module by the step that refuses."""
 
     def __init__(
-        self, code: Code, detail: str, reason: str, *, approval: Approval | None = None
+        self,
+        code: Code,
+        detail: str,
+        reason: str,
+        *,
+        clause: str = "",
+        approval: Approval | None = None,
     ) -> None:
         super().__init__(code)
         self.code = code
         self.detail = detail
         self.reason = reason
+        self.clause = clause
         self.approval = approval
 
 
@@ -62,6 +69,12 @@ class _Case:
     given: DecisionInput
     match: Match
     trace: list[str]
+    clauses: list[str]
+
+    def tell(self, clause: str, rest: str = "") -> None:
+        """Note a clause that was reached, and in the trace with what it was reached."""
+        self.clauses.append(clause)
+        self.trace.append(clause + rest)
 
 
 def decide(policy: Policy, given: DecisionInput) -> Decision:
@@ -77,8 +90,9 @@ def decide(policy: Policy, given: DecisionInput) -> Decision:
        comes with a purpose and a ticket.
     7. Every condition holds; an error does not.
     8. The end asked for is one that the definition allows.
-    9. What needs approval has it, or its automatic condition holds.
-    10. Each entitlement that signs a key of the caller's has one that will do; no other has one.
+    9. Each entitlement that signs a key of the caller's has one that will do; no other has one.
+    10. What needs approval has it, or its automatic condition holds. It is the last step: where an
+        approval is asked for, nothing else is missing.
 
     Steps 1 and 2 fail alike, so that nobody learns which tasks exist. `Denial.code` is one of
     not_permitted, parameter_invalid, ttl_exceeds_policy, bind_refused, public_key_invalid.
@@ -102,11 +116,13 @@ def decide_shadow(policy: Policy, given: DecisionInput) -> Decision | None:
 
 def _decide_by(definition: Definition, policy_digest: str, given: DecisionInput) -> Decision:
     trace = [f"task: {definition.name}, {definition.file}:{definition.line}"]
+    clauses: list[str] = []
     try:
-        return _grant(_who(definition, given, trace), policy_digest)
+        return _grant(_who(definition, given, trace, clauses), policy_digest)
     except _No as no:
         trace.append(no.reason)
-        return Denial(no.code.value, no.detail, policy_digest, tuple(trace), no.approval)
+        told = tuple(filter(None, (*clauses, no.clause)))
+        return Denial(no.code.value, no.detail, policy_digest, tuple(trace), no.approval, told)
 
 
 def _grant(case: _Case, policy_digest: str) -> Scope:
@@ -119,13 +135,13 @@ def _grant(case: _Case, policy_digest: str) -> Scope:
     facts = _facts(case, parameters, asked)
     _conditions(case, facts)  # 7
     ends = _ends(case, request.bind)  # 8
-    _approval(case, facts)  # 9
     values: Mapping[str, ParameterValue] = {**case.match.captures, **parameters}
     try:
         entitlements = tuple(each.render(values) for each in definition.entitlements)
     except Misplaced as error:
         raise _No(Code.PARAMETER_INVALID, "a parameter will not do", f"scope: {error}") from error
-    entitlements = tuple(_with_keys(case, entitlements))  # 10
+    entitlements = tuple(_with_keys(case, entitlements))  # 9
+    _approval(case, facts)  # 10
     used = (str(values[name]) for name in definition.policy_parameters)
     return Scope(
         definition=definition.name,
@@ -138,16 +154,20 @@ def _grant(case: _Case, policy_digest: str) -> Scope:
         ends=ends,
         break_glass=definition.break_glass,
         trace=tuple(case.trace),
+        clauses=("granted", *case.clauses),
     )
 
 
-def _who(definition: Definition, given: DecisionInput, trace: list[str]) -> _Case:
+def _who(
+    definition: Definition, given: DecisionInput, trace: list[str], clauses: list[str]
+) -> _Case:
     caller = given.caller.spiffe_id
     match = definition.who.match(caller)
     if match is None:
         raise _No(Code.NOT_PERMITTED, _FORBIDDEN, f"who: no pattern matches {caller}")
-    trace.append(f"who: {match.pattern.text} matches {caller}")
-    return _Case(definition, given, match, trace)
+    case = _Case(definition, given, match, trace, clauses)
+    case.tell(f"who: {match.pattern.text}", f" matches {caller}")
+    return case
 
 
 def _emergency(case: _Case) -> None:
@@ -157,8 +177,10 @@ def _emergency(case: _Case) -> None:
     ticket = request.ticket or ""
     if not request.purpose.strip() or not ticket.strip():
         detail = "an emergency needs a purpose and a ticket"
-        raise _No(Code.NOT_PERMITTED, detail, f"break_glass: {detail}")
-    case.trace.append(f"break_glass: under ticket {quoted(ticket)}")
+        raise _No(
+            Code.NOT_PERMITTED, detail, f"break_glass: {detail}", clause="break_glass: refused"
+        )
+    case.tell("break_glass: under", f" ticket {quoted(ticket)}")
 
 
 def _identity(case: _Case) -> None:
@@ -167,14 +189,15 @@ def _identity(case: _Case) -> None:
     if rule.methods is not None and caller.method not in rule.methods:
         accepted = ", ".join(sorted(rule.methods))
         reason = f"identity: refused, proven by {caller.method} and not by {accepted}"
-        raise _No(Code.NOT_PERMITTED, detail, reason)
+        raise _No(Code.NOT_PERMITTED, detail, reason, clause="identity: refused")
     # A certificate's key and an attested process cannot be passed on as a token can.
-    token = caller.method is IdentityMethod.JWT_SVID
-    if token and rule.binding is TokenBinding.PROCESS and caller.binding is TokenBinding.UID:
-        reason = f"identity: refused, the token is bound by {caller.binding} and not by process"
-        raise _No(Code.NOT_PERMITTED, detail, reason)
+    if caller.method is IdentityMethod.JWT_SVID and rule.binding is TokenBinding.PROCESS:
+        if caller.binding is TokenBinding.UID:
+            reason = f"identity: refused, the token is bound by {caller.binding} and not by process"
+            raise _No(Code.NOT_PERMITTED, detail, reason, clause="identity: token refused")
+        case.tell("identity: token accepted", f", bound by {caller.binding}")
     if rule.methods is not None:
-        case.trace.append(f"identity: accepted, proven by {caller.method}")
+        case.tell("identity: accepted", f", proven by {caller.method}")
 
 
 def _parameters(case: _Case, claimed: Mapping[str, ParameterValue]) -> dict[str, ParameterValue]:
@@ -227,9 +250,10 @@ def _windows(case: _Case, lifetime: timedelta) -> timedelta:
     ]
     if not opened:
         detail = "this task may not run at this time, or not for this tag"
-        raise _No(Code.NOT_PERMITTED, detail, f"windows: none is open at {now.isoformat()}")
+        none = "windows: none is open"
+        raise _No(Code.NOT_PERMITTED, detail, f"{none} at {now.isoformat()}", clause=none)
     until, window = max(opened, key=itemgetter(0))
-    case.trace.append(f"windows: {window} is open, until {until.isoformat()}")
+    case.tell(f"windows: {window} is open", f", until {until.isoformat()}")
     return min(lifetime, until - now)
 
 
@@ -251,8 +275,9 @@ def _conditions(case: _Case, facts: Mapping[str, object]) -> None:
         if outcome is not Outcome.HOLDS:
             absent = ", ".join(name for name in condition.names if name not in facts)
             hint = f"; unknown here: {absent}" if absent else ""
-            raise _No(Code.NOT_PERMITTED, "a condition of this task is not met", line + hint)
-        case.trace.append(line)
+            detail = "a condition of this task is not met"
+            raise _No(Code.NOT_PERMITTED, detail, line + hint, clause=line)
+        case.tell(line)
 
 
 def _ends(case: _Case, asked: BindKind | None) -> Ends:
@@ -284,7 +309,7 @@ def _with_keys(case: _Case, entitlements: tuple[Entitlement, ...]) -> Iterator[E
         key = accept_key(each.key_field, claimed[each.name], name)
         if isinstance(key, Refused):
             raise _bad_key(each.name, key.reason)
-        case.trace.append(f"public_keys: {each.name} will do")
+        case.tell(f"public_keys: {each.name} will do")
         yield replace(each, body={**each.body, each.key_field.value: key})
 
 
@@ -298,14 +323,14 @@ def _approval(case: _Case, facts: Mapping[str, object]) -> None:
     if rule is None:
         return
     if case.given.approved:
-        case.trace.append("approval: given")
+        case.tell("approval: given")
         return
     if rule.automatic is not None:
         outcome = rule.automatic.outcome(facts)
         if outcome is Outcome.HOLDS:
-            case.trace.append(f"approval: automatic, {rule.automatic.text}")
+            case.tell("approval: automatic", f", {rule.automatic.text}")
             return
         case.trace.append(f"approval: not automatic: {outcome.value}, {rule.automatic.text}")
     reason = f"{AWAITED}, {rule.quorum} of {', '.join(rule.approvers)}"
     detail = "this task needs an approval"
-    raise _No(Code.NOT_PERMITTED, detail, reason, approval=rule.needed)
+    raise _No(Code.NOT_PERMITTED, detail, reason, clause=AWAITED, approval=rule.needed)

@@ -1,18 +1,17 @@
 """
 A policy and the decisions of its tests in, the clauses that no test exercised out.
 
-A clause is exercised when a decision's trace says so; a condition must have been seen to hold and
-to fail, windows open and none open.
+A clause is exercised when a decision reached it with that outcome: a condition must have been seen
+to hold and to fail, windows open and none open, each by itself.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from taskmint.model.scope import Decision, Scope
+from taskmint.model.caller import IdentityMethod, TokenBinding
+from taskmint.model.scope import Decision
 
-from .definition import Definition, Policy
-
-_GRANTED = "granted"
+from .definition import ApprovalRule, Definition, IdentityRule, Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +35,8 @@ def clauses(policy: Policy) -> tuple[Clause, ...]:
 
 def exercised(policy: Policy, decisions: Iterable[tuple[str, Decision]]) -> frozenset[Clause]:
     """Tell which clauses these decisions exercised; each comes with its definition's key."""
-    lines: dict[str, set[str]] = {}
-    for key, decision in decisions:
-        seen = lines.setdefault(key, set())
-        seen.update(decision.trace)
-        if isinstance(decision, Scope):
-            seen.add(_GRANTED)
-    return frozenset(
-        clause
-        for clause in clauses(policy)
-        if any(line.startswith(clause.clause) for line in lines.get(clause.task, ()))
-    )
+    seen = {(key, clause) for key, decision in decisions for clause in decision.clauses}
+    return frozenset(clause for clause in clauses(policy) if (clause.task, clause.clause) in seen)
 
 
 def _keyed(policy: Policy) -> Iterator[tuple[str, Definition]]:
@@ -57,25 +47,42 @@ def _keyed(policy: Policy) -> Iterator[tuple[str, Definition]]:
 
 
 def _clauses(definition: Definition) -> Iterator[str]:
-    """Name clauses as decide writes them into a trace."""
-    yield _GRANTED
+    """Name clauses as decide tells them."""
+    yield "granted"
     for pattern in definition.patterns:
-        yield f"who: {pattern.text} matches "
-    if definition.identity.methods is not None:
-        yield "identity: accepted"
-        yield "identity: refused"
+        yield f"who: {pattern.text}"
+    yield from _identity(definition.identity)
     for window in definition.windows:
         yield f"windows: {window} is open"
     if definition.windows:
         yield "windows: none is open"
+    if definition.break_glass:
+        yield "break_glass: under"
+        yield "break_glass: refused"
     for condition in definition.conditions:
         yield f"when: true, {condition.text}"
         yield f"when: false, {condition.text}"
     for entitlement in definition.entitlements:
         if entitlement.key_field is not None:
-            yield f"public_keys: {entitlement.name} "
-    if definition.approval is not None:
-        yield "approval: given"
-        yield "approval: needed"
-        if definition.approval.automatic is not None:
-            yield "approval: automatic"
+            yield f"public_keys: {entitlement.name} will do"
+    yield from _approval(definition.approval)
+
+
+def _identity(rule: IdentityRule) -> Iterator[str]:
+    methods = rule.methods
+    if methods is not None:
+        yield "identity: accepted"
+        yield "identity: refused"
+    tokens = methods is None or IdentityMethod.JWT_SVID in methods
+    if tokens and rule.binding is TokenBinding.PROCESS:
+        yield "identity: token accepted"
+        yield "identity: token refused"
+
+
+def _approval(rule: ApprovalRule | None) -> Iterator[str]:
+    if rule is None:
+        return
+    yield "approval: given"
+    yield "approval: needed"
+    if rule.automatic is not None:
+        yield "approval: automatic"
