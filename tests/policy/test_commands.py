@@ -10,6 +10,8 @@ from click.testing import CliRunner, Result
 from policy.asking import JOB, REPORT, REPOSITORY
 from taskmint.cli.config import config
 from taskmint.cli.policy import policy
+from taskmint.daemon.files import read_policy_files
+from taskmint.daemon.policy_watch import fingerprint
 from taskmint.policy.json_schema import policy_json_schema
 
 ENV = {"BAO_ADDR": "https://bao:8200", "SPIFFE_ENDPOINT_SOCKET": "unix:///run/agent.sock"}
@@ -514,3 +516,33 @@ def test_config_that_is_wrong_exits_4(tmp_path: Path) -> None:
     gone = invoke(config, "show", "--config", tmp_path / "gone.yaml")
     assert gone.exit_code == 4
     assert "gone.yaml: No such file or directory" in gone.output
+
+
+def test_check_with_a_configuration_is_as_strict_as_its_daemon(
+    directory: Path, tmp_path: Path
+) -> None:
+    """An emergency outside its door, and self-grant outside a namespace, load and are refused."""
+    file = tmp_path / "taskmint.config"
+    file.write_text("vault: {timeout: 5s}\n")
+    emergency = REPORT.replace("    deadline:", "    break_glass: true\n    deadline:")
+    paths = REPORT.replace(
+        'secret: {mount: database, path: "creds/ro-{region}", proof: login}',
+        'token: {paths: [{path: "kv/data/{region}", capabilities: [read]}]}',
+    )
+    for text, said in ((emergency, "is not their door"), (paths, "self-grant outside a namespace")):
+        (directory / "report.yaml").write_text(text)
+        refused = invoke(policy, "check", directory, "--config", file)
+
+        assert invoke(policy, "check", directory).exit_code == 0
+        assert (refused.exit_code, said in refused.output) == (1, True)
+
+
+def test_what_an_editor_left_behind_is_no_policy(directory: Path) -> None:
+    """A hidden file, for the reviewer as for the daemon."""
+    (directory / ".report.yaml").write_text("no policy: at all\n")
+
+    assert invoke(policy, "check", directory).exit_code == 0
+    directory.chmod(0o700)
+    (directory / "report.yaml").chmod(0o600)
+    assert [Path(file).name for file, _ in read_policy_files([str(directory)])] == ["report.yaml"]
+    assert [Path(str(file)).name for file, *_ in fingerprint([str(directory)])] == ["report.yaml"]

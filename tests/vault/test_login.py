@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from taskmint.config import Config, load_config
-from taskmint.daemon.from_config import plan_settings, vault_settings
+from taskmint.daemon.from_config import vault_settings
+from taskmint.daemon.policy_source import plan_settings
 from taskmint.devstack.bao_http import BaoHttp
 from taskmint.errors import Code, ConfigError, Unavailable
 from taskmint.model.secret import Secret

@@ -24,7 +24,7 @@ from taskmint.daemon import from_config
 from taskmint.daemon.approvers import ApproverSource, channels, tickets
 from taskmint.daemon.files import read_config_file
 from taskmint.daemon.node_id import kept_node_id
-from taskmint.daemon.policy_source import InForce
+from taskmint.daemon.policy_source import InForce, policy_source
 from taskmint.errors import ConfigError, TaskmintError
 
 from .admin_socket import printable
@@ -105,7 +105,7 @@ async def _examined(config_file: Path) -> list[Diagnosis]:
 
 def _policy(config: Config, found: list[Diagnosis]) -> InForce | None:
     try:
-        in_force = from_config.policy_source(config).load()
+        in_force = policy_source(config).load()
     except ConfigError as error:
         found += of_error("policy", error)
         return None

@@ -60,13 +60,14 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str, *, str
     Load policy files, and say everything that is wrong or doubtful.
 
     PATH is a policy file or a directory of *.yaml; without one, the configuration's are checked.
+    With a configuration, what its daemon may not serve is wrong as well.
     """
     findings: tuple[Finding, ...] = ()
     lints: tuple[Finding, ...] = ()
     summary = ""
     try:
         given = sources(paths, config_file)
-        loaded = given.load()
+        loaded = given.load_for_daemon()
     except ConfigError as error:
         findings = tuple(sorted(error.findings))
     else:

@@ -9,14 +9,16 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import click
 
-from taskmint.config import DEFAULT_CLASSES, load_config
+from taskmint.config import DEFAULT_CLASSES, Config, load_config
+from taskmint.daemon.files import is_policy_name
+from taskmint.daemon.policy_source import policy_source
 from taskmint.errors import ConfigError, Finding
 from taskmint.model.clocks import ClassClocks
 from taskmint.policy.load import Policy, load_policy
@@ -32,14 +34,26 @@ Command = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Policy files, and the clocks of their classes."""
+    """Policy files, and the configuration that they are loaded with, if there is one."""
 
     files: tuple[Path, ...]
-    classes: dict[str, ClassClocks]
+    config: Config | None = None
+
+    @property
+    def classes(self) -> Mapping[str, ClassClocks]:
+        """The clocks of their classes."""
+        return DEFAULT_CLASSES if self.config is None else self.config.class_clocks()
 
     def load(self) -> Policy:
         """Read and load them. Raises ConfigError."""
         return load_policy([(str(file), read(file)) for file in self.files], self.classes)
+
+    def load_for_daemon(self) -> Policy:
+        """Load them, as the daemon with this configuration would take them. Raises ConfigError."""
+        policy = self.load()
+        if self.config is not None:
+            policy_source(self.config).accept(policy)
+        return policy
 
 
 def config_option(command: Command) -> Command:
@@ -93,19 +107,20 @@ def errors_to_exit_codes(command: Command) -> Command:
 def sources(paths: Iterable[Path], config_file: Path | None) -> Sources:
     """Find out which files are meant. Raises ConfigError for a bad configuration."""
     named = list(paths)
-    classes = dict(DEFAULT_CLASSES)
+    config = None
     if config_file is not None:
         config = load_config(str(config_file), read(config_file), os.environ)
-        classes = config.class_clocks()
         named = named or [Path(place) for place in config.policy.files]
     if not named:
         leave(EXIT_USAGE, "name policy files, or a configuration with --config")
-    return Sources(tuple(file for path in named for file in policy_files(path)), classes)
+    return Sources(tuple(file for path in named for file in policy_files(path)), config)
 
 
 def policy_files(path: Path) -> list[Path]:
     """List a directory's *.yaml in order of name, as the daemon does; a file is itself."""
-    return sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+    if not path.is_dir():
+        return [path]
+    return sorted(each for each in path.iterdir() if is_policy_name(each.name))
 
 
 def read(file: Path) -> bytes:

@@ -13,7 +13,8 @@ import click
 
 from taskmint.config import DEFAULT_CLASSES, load_config
 from taskmint.daemon.files import read_config_file, read_policy_files
-from taskmint.daemon.from_config import plan_settings, vault_settings
+from taskmint.daemon.from_config import vault_settings
+from taskmint.daemon.policy_source import plan_settings
 from taskmint.errors import ConfigError, TaskmintError, Unavailable
 from taskmint.model.secret import Secret
 from taskmint.model.spiffe import SpiffeId

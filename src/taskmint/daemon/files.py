@@ -36,6 +36,11 @@ def read_policy_files(places: Iterable[str]) -> list[tuple[str, bytes]]:
     return read
 
 
+def is_policy_name(name: str) -> bool:
+    """Whether a file of a directory is policy; what editors leave behind begins with a dot."""
+    return name.endswith(".yaml") and not name.startswith(".")
+
+
 def read_config_file(place: str) -> bytes:
     """Read the daemon's config under the same checks. Raises ConfigError(config_invalid)."""
     answer = _read(Path(place), POLICY_FILE_BYTES)
@@ -90,7 +95,7 @@ def _read_place(place: Path) -> Iterator[tuple[Path, bytes | Finding]]:
             yield place, mistrust
             return
         with os.scandir(directory) as entries:
-            names = sorted(each.name for each in entries if each.name.endswith(".yaml"))
+            names = sorted(each.name for each in entries if is_policy_name(each.name))
         if not names:
             yield place, _finding(str(place), "no *.yaml file in it", "put a policy file there")
         for name in names:

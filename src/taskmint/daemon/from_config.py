@@ -13,7 +13,6 @@ from taskmint.errors import Code, TaskmintError
 from taskmint.identity.jwt_svid import JwtRules
 from taskmint.identity.token_owners import OwnerRules
 from taskmint.model.caller import TokenBinding
-from taskmint.policy.plan_objects import PlanSettings
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.outside import Settings
 from taskmint.vault.settings import (
@@ -25,32 +24,7 @@ from taskmint.vault.settings import (
     VaultSettings,
 )
 
-from .policy_source import PolicySource
-
 ROOT = 0
-
-
-def plan_settings(config: Config) -> PlanSettings:
-    """How the daemon logs in, for the plan."""
-    auth = config.vault.auth
-    return PlanSettings(
-        audience=auth.audience,
-        method=auth.method,
-        mount=auth.mount or auth.method,
-        role=auth.role,
-        spiffe_id=auth.spiffe_id,
-        namespace=config.vault.namespace,
-    )
-
-
-def policy_source(config: Config) -> PolicySource:
-    """Where the policy comes from, and whether this daemon is the door for emergencies."""
-    return PolicySource(
-        config.policy.files,
-        config.class_clocks(),
-        plan_settings(config),
-        config.break_glass.max if config.break_glass else None,
-    )
 
 
 def vault_login(auth: VaultAuthSettings) -> Login:

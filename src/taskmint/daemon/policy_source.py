@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
+from taskmint.config import Config
 from taskmint.errors import Code, ConfigError, Finding
 from taskmint.model.clocks import ClassClocks
 from taskmint.policy.load import Policy, load_policy
@@ -38,7 +39,10 @@ class PolicySource:
 
     def load(self) -> InForce:
         """Read, parse, plan. Raises ConfigError(policy_invalid) with every finding."""
-        policy = load_policy(read_policy_files(self.files), self.classes)
+        return self.accept(load_policy(read_policy_files(self.files), self.classes))
+
+    def accept(self, policy: Policy) -> InForce:
+        """Plan a policy that loads. Raises ConfigError for what this daemon may not serve."""
         if misplaced := tuple(self._misplaced(policy)):
             raise ConfigError(Code.POLICY_INVALID, misplaced)
         return InForce(policy, plan_policy(policy, self.settings))
@@ -58,3 +62,26 @@ class PolicySource:
                 longest = duration_text(self.emergencies)
                 problem = f"may last longer than break_glass.max, {longest}"
                 yield Finding(*at, key, problem, f"set deadline.max to at most {longest}")
+
+
+def plan_settings(config: Config) -> PlanSettings:
+    """How the daemon logs in, for the plan."""
+    auth = config.vault.auth
+    return PlanSettings(
+        audience=auth.audience,
+        method=auth.method,
+        mount=auth.mount or auth.method,
+        role=auth.role,
+        spiffe_id=auth.spiffe_id,
+        namespace=config.vault.namespace,
+    )
+
+
+def policy_source(config: Config) -> PolicySource:
+    """Where the policy comes from, and whether this daemon is the door for emergencies."""
+    return PolicySource(
+        config.policy.files,
+        config.class_clocks(),
+        plan_settings(config),
+        config.break_glass.max if config.break_glass else None,
+    )

@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from .files import is_policy_name
+
 Fingerprint: TypeAlias = tuple[tuple[str | int, ...], ...]
 
 
@@ -24,7 +26,7 @@ def fingerprint(places: Sequence[str]) -> Fingerprint:
 
 def _files(place: Path) -> list[Path]:
     try:
-        return sorted(each for each in place.iterdir() if each.name.endswith(".yaml"))
+        return sorted(each for each in place.iterdir() if is_policy_name(each.name))
     except OSError:  # a file, or what reading it will refuse
         return [place]
 

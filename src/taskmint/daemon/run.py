@@ -45,6 +45,7 @@ from .announcing import Announcer
 from .approvers import ApproverSource, tickets
 from .approvers import channels as notice_channels
 from .node_id import node_id
+from .policy_source import policy_source
 from .running import Parts, Running
 from .sockets import listening_sockets
 from .vault_client import vault_client
@@ -150,7 +151,7 @@ async def _build(
 ) -> Parts:
     """Build everything below the sockets; `stack` takes it down."""
     clock, metrics = SystemClock(), Metrics()
-    source = from_config.policy_source(config)
+    source = policy_source(config)
     seen = await asyncio.to_thread(source.fingerprint)
     in_force = await asyncio.to_thread(source.load)
     approver_source = ApproverSource(config.approvals)
