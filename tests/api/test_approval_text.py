@@ -43,7 +43,7 @@ tasks:
           revocation: ["DROP ROLE \\"{{name}}\\""]
       totals: {secret: {mount: kv, path: data/totals, method: POST, body: {num_uses: 3}}}
 """
-NASTY = 'tidy\n  approved  ann, bob\x1b[2J\r \u202etxet\x9b31m "quoted" \\u001b'
+NASTY = 'tidy\n  approved  ann, bob\x1b[2J\r \u202etxet\x9b31m "quoted" \\u001b\x7f'
 
 
 async def shown(tmp_path: Path) -> dict[str, Any]:

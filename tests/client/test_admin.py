@@ -129,7 +129,7 @@ async def test_status_of_a_daemon_that_is_not_ready(admin: FakeAdmin) -> None:
     code, out, _ = await taskmint(admin.socket, "status")
 
     assert code == 1
-    assert "sealed\N{REPLACEMENT CHARACTER}[31m" in out
+    assert "sealed\\u001b[31m" in out
 
 
 async def test_json_is_what_the_daemon_said(admin: FakeAdmin) -> None:
@@ -218,7 +218,7 @@ async def test_show_tells_everything_about_a_task(admin: FakeAdmin) -> None:
     code, out, _ = await taskmint(admin.socket, "show", TASK[:-1] + "0")
 
     assert code == 0
-    assert "nightly\N{REPLACEMENT CHARACTER}[2J" in out
+    assert "nightly\\u001b[2J" in out
     assert "ticket" not in out
     assert '{"run": "7"}' in out
     assert re.search("^warehouse +secret database/creds/ro, proof: sessions$", out, re.MULTILINE)
@@ -324,7 +324,7 @@ async def test_the_kill_switch_says_what_is_not_proven_in_time(admin: FakeAdmin)
     code, out, _ = await taskmint(admin.socket, "revoke", "--all", "--timeout", "0.1")
 
     assert code == 1
-    assert f"{TASK}  revoking  d  still there\N{REPLACEMENT CHARACTER}" in out
+    assert f"{TASK}  revoking  d  still there\\u001b" in out
     assert admin.bodies[0]["all"] is True
 
 

@@ -36,7 +36,10 @@ def test_what_is_no_json_object_is_not_ours(body: bytes) -> None:
         calls.read(answer(body))
 
 
-@pytest.mark.parametrize(("header", "seconds"), [("7", 7.0), ("soon", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("soon", None), ("-1", None), ("\xb2", None), ("9" * 400, None)],
+)
 def test_a_problem_is_a_refusal(header: str, seconds: float | None) -> None:
     """With its code, and a time only when it is one."""
     body = json.dumps({"code": "limit_exceeded", "detail": "d", "fix": "f"}).encode()

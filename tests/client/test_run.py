@@ -161,6 +161,19 @@ async def test_a_command_that_cannot_be_executed(
     assert [task.end_cause for task in daemon.tasks.values()] == ["failed"]
 
 
+async def test_what_answers_cannot_write_to_the_callers_terminal(
+    runner: Runner, daemon: FakeDaemon
+) -> None:
+    """Whoever listens on that path: its words are shown escaped, in one line."""
+    daemon.refuse("start", 403, "no\x1b]0;owned\x07\x1b[2J\rtaskmint: all is well\x7f\n")
+    result = await runner.run("--", "true")
+    (line,) = result.err.splitlines()
+
+    assert result.code == 125
+    assert line.isprintable()
+    assert "refused: no\\u001b]0;owned\\u0007\\u001b[2J\\rtaskmint: all is well\\u007f\\n" in line
+
+
 async def test_sigterm_reaches_the_command_and_the_task_is_ended(
     runner: Runner, daemon: FakeDaemon
 ) -> None:

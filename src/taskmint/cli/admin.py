@@ -11,7 +11,9 @@ from typing import Any, Final
 
 import click
 
-from .admin_socket import EXIT_FINDING, ask, common, printable, show, table
+from taskmint.model.printable import printable
+
+from .admin_socket import EXIT_FINDING, ask, common, show, table
 from .tasks import task_id
 from .terminal import coloured
 

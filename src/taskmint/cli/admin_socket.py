@@ -11,6 +11,7 @@ import click
 from taskmint.client import calls
 from taskmint.client.blocking_transport import exchange
 from taskmint.client.errors import BadAnswer, ClientError, Refused, Unreachable
+from taskmint.model.printable import printable
 
 from .terminal import progress
 
@@ -88,11 +89,4 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
-    )
-
-
-def printable(text: str) -> str:
-    """Replace what a terminal would act on; names and problems come from outside."""
-    return "".join(
-        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
     )

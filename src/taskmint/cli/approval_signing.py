@@ -25,13 +25,14 @@ from taskmint.canonical import canonical
 from taskmint.errors import TaskmintError, Unavailable
 from taskmint.identity.approver_keys import ApproverKey, approver_key
 from taskmint.identity.statements import TYPE
+from taskmint.model.printable import printable
 from taskmint.model.scope import Json
 from taskmint.model.secret import Secret
 from taskmint.strict_json import decode_object
 from taskmint.vault.settings import VaultSettings
 from taskmint.vault.transit import Transit
 
-from .admin_socket import EXIT_FINDING, EXIT_UNREACHABLE, printable
+from .admin_socket import EXIT_FINDING, EXIT_UNREACHABLE
 
 _TIMEOUT: Final = timedelta(seconds=30)
 _ED25519_BYTES: Final = 32

@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from .admin_socket import printable, table
+from taskmint.model.printable import printable
+
+from .admin_socket import table
 
 _HEAD: Final = ("TASK", "STATE", "DEFINITION", "CALLER", "TICKET", "APPROVED", "UNTIL")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -118,12 +120,7 @@ def _fact(name: str, value: object) -> Iterator[str]:
 def _quoted(value: object) -> list[str]:
     """Write a value as JSON; a string with several lines, such as SQL, in as many pieces."""
     pieces = value.splitlines(keepends=True) if isinstance(value, str) and value else [value]
-    return [_escaped(json.dumps(piece, ensure_ascii=False)) for piece in pieces]
-
-
-def _escaped(text: str) -> str:
-    """Escape what does not print: controls, and what changes the direction of a line."""
-    return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in text)
+    return [printable(json.dumps(piece, ensure_ascii=False)) for piece in pieces]
 
 
 def _without(value: Mapping[str, Any], told: set[str]) -> dict[str, Any]:

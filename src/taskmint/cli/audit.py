@@ -22,6 +22,7 @@ from taskmint.ledger.export import exported_heads, header_json, row_json
 from taskmint.ledger.files import set_aside
 from taskmint.ledger.rows import StoredRow
 from taskmint.ledger.task_record import task_record
+from taskmint.model.printable import printable
 from taskmint.model.scope import Json
 from taskmint.model.task_id import parse_task_id, vault_name
 
@@ -32,7 +33,6 @@ from .audit_options import (
     ledger_option,
     output_option,
     reading,
-    shown,
     unreachable,
 )
 
@@ -105,7 +105,7 @@ def verify(path: Path, heads: tuple[Head, ...], log: TextIO | None, output: str)
         )
     else:
         for finding in findings:
-            click.echo(f"row {finding.position}: {finding.kind}: {shown(finding.detail)}")
+            click.echo(f"row {finding.position}: {finding.kind}: {printable(finding.detail)}")
         verdict = f"{len(findings)} findings" if findings else "intact"
         click.echo(f"{verdict}: {rows} rows of node {header['node']}, head {head or 'none'}")
         if begins > 1:
@@ -199,7 +199,7 @@ def _print_fields(record: dict[str, Json]) -> None:
     for name, value in record.items():
         if value not in (None, []):
             text = value if isinstance(value, str) else json.dumps(value)
-            click.echo(f"{name.replace('_', ' '):<19} {shown(text)}")
+            click.echo(f"{name.replace('_', ' '):<19} {printable(text)}")
 
 
 def _print_rows(rows: tuple[StoredRow, ...], output: str) -> None:
@@ -219,7 +219,7 @@ def _print_row(stored: StoredRow) -> None:
         body.task or "-",
         body.state or "-",
     )
-    click.echo(shown(" ".join(words)))
+    click.echo(printable(" ".join(words)))
 
 
 def _print_json(value: dict[str, Json]) -> None:

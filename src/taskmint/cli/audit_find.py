@@ -12,10 +12,11 @@ import click
 from taskmint.ledger.reader import LedgerReader
 from taskmint.ledger.task_record import task_record
 from taskmint.ledger.traces import named_tasks, tells_of
+from taskmint.model.printable import printable
 from taskmint.model.scope import Json
 from taskmint.model.task_id import TaskId
 
-from .audit_options import EXIT_FINDING, ledger_option, output_option, reading, shown
+from .audit_options import EXIT_FINDING, ledger_option, output_option, reading
 
 _LONGEST: Final = 1024 * 1024
 
@@ -46,7 +47,7 @@ def find(trace: str, path: Path, output: str) -> None:
     else:
         for record in told.values():
             columns = ("task", "state", "definition", "spiffe_id", "requested_at", "user_names")
-            click.echo(shown("  ".join(_word(record[name]) for name in columns)))
+            click.echo(printable("  ".join(_word(record[name]) for name in columns)))
     sys.exit(0 if told else EXIT_FINDING)
 
 

@@ -1,6 +1,5 @@
 """What the commands of `taskmint audit` share: the file, the form of output, how they leave."""
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import click
 
 from taskmint.errors import Unavailable
 from taskmint.ledger.reader import LedgerReader
+from taskmint.model.printable import printable
 
 EXIT_FINDING: Final = 1
 EXIT_UNREACHABLE: Final = 3
@@ -45,10 +45,5 @@ def reading(path: Path) -> Iterator[LedgerReader]:
 def unreachable(error: Unavailable) -> NoReturn:
     """Say why a ledger cannot be read, and exit 3."""
     fix = f"; {error.fix}" if error.fix else ""
-    click.echo(f"taskmint: {error.detail}{fix}", err=True)
+    click.echo(printable(f"taskmint: {error.detail}{fix}"), err=True)
     sys.exit(EXIT_UNREACHABLE)
-
-
-def shown(text: str) -> str:
-    """Return text that cannot move a terminal's cursor."""
-    return text if text.isprintable() else json.dumps(text)

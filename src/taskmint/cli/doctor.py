@@ -26,8 +26,8 @@ from taskmint.daemon.files import read_config_file
 from taskmint.daemon.node_id import kept_node_id
 from taskmint.daemon.policy_source import InForce, policy_source
 from taskmint.errors import ConfigError, TaskmintError
+from taskmint.model.printable import printable
 
-from .admin_socket import printable
 from .checkup.agent import check_agent
 from .checkup.machine import check_machine
 from .checkup.places import check_ledger_place, check_port, check_sockets

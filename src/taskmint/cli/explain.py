@@ -13,7 +13,9 @@ from typing import Any
 
 import click
 
-from .admin_socket import EXIT_FINDING, ask, common, printable, show
+from taskmint.model.printable import printable
+
+from .admin_socket import EXIT_FINDING, ask, common, show
 from .policy_explain import ASKING, with_options
 
 

@@ -4,7 +4,6 @@
 The safe way to adopt a policy: what it would have changed is told before it decides anything.
 """
 
-import json
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ from taskmint.errors import Unavailable
 from taskmint.ledger.chain import is_intact
 from taskmint.ledger.reader import LedgerReader
 from taskmint.ledger.rows import StoredRow, clear_damage, entry_of
+from taskmint.model.printable import printable
 from taskmint.policy.load import Policy
 from taskmint.policy.shadow import Verdict
 from taskmint.tasks.replay import DECISIONS, Replayed, replayed
@@ -111,15 +111,10 @@ def _print(answers: Iterable[Replayed], counts: Counter[str]) -> None:
     for (verdict, definition, spiffe_id, why), group in alike.items():
         newest = group[-1]
         times = "once" if len(group) == 1 else f"{len(group)} times"
-        click.echo(f"{verdict:<13} {definition} for {spiffe_id}, {times}: {_shown(why)}")
+        click.echo(f"{verdict:<13} {definition} for {spiffe_id}, {times}: {printable(why)}")
         click.echo(f"              last at {newest.at}, {newest.task}")
     told = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
     click.echo(f"{counts.total()} requests: {told or 'none is recorded'}")
-
-
-def _shown(text: str) -> str:
-    """Return text that cannot move a terminal's cursor: it holds what callers claimed."""
-    return text if text.isprintable() else json.dumps(text)
 
 
 def _print_json(answers: Iterable[Replayed], counts: Counter[str]) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 import click
 
-from .admin_socket import EXIT_FINDING, ask, common, printable, show, table
+from taskmint.model.printable import printable
+
+from .admin_socket import EXIT_FINDING, ask, common, show, table
 
 
 @click.command()

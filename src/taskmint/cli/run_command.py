@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from taskmint.client.blocking import BlockingClient, BlockingRequest, BlockingTask
 from taskmint.client.calls import Outcome
 from taskmint.client.errors import ClientError, Refused
+from taskmint.model.printable import printable
 
 from .run_delivery import Delivery, DeliveryError
 from .run_options import OURS, Options, parse
@@ -151,4 +152,4 @@ def _complain(error: ClientError, before: str = "") -> None:
 
 
 def _say(text: str) -> None:
-    print(f"taskmint run: {text}", file=sys.stderr, flush=True)  # noqa: T201 - click costs 30 ms
+    print(f"taskmint run: {printable(text)}", file=sys.stderr, flush=True)  # noqa: T201 - click costs 30 ms

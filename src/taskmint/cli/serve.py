@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from taskmint.errors import Code, ConfigError, TaskmintError
+from taskmint.model.printable import printable
 
 from .config_option import config_option
 
@@ -44,9 +45,9 @@ def serve(config_file: Path, *, revoke_on_stop: bool, log_level: str) -> None:
         start(config_file, revoke_on_stop=revoke_on_stop, log_level=log_level)
     except ConfigError as error:
         for finding in sorted(error.findings):
-            click.echo(f"taskmint: {error.code}: {finding}", err=True)
+            click.echo(printable(f"taskmint: {error.code}: {finding}"), err=True)
         sys.exit(EXIT_CONFIG)
     except TaskmintError as error:
         fix = f"; {error.fix}" if error.fix else ""
-        click.echo(f"taskmint: {error.code}: {error.detail}{fix}", err=True)
+        click.echo(printable(f"taskmint: {error.code}: {error.detail}{fix}"), err=True)
         sys.exit(EXIT_CONFIG if error.code in _OF_FILES else EXIT_FAILED)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from .errors import BadAnswer, Interrupted, Refused, Unreachable
-from .http1 import Answer, encode
+from .http1 import Answer, encode, is_number
 from .proof import Proof
 
 Outcome = Literal["succeeded", "failed", "cancelled"]
@@ -90,7 +90,7 @@ def read(answer: Answer) -> dict[str, Any]:
             str(value.get("code", "")),
             str(value.get("detail", "")),
             fix=str(value.get("fix", "")),
-            retry_after=float(retry_after) if retry_after.isdigit() else None,
+            retry_after=float(retry_after) if is_number(retry_after) else None,
         )
     return value
 

@@ -7,6 +7,8 @@ For health checks of containers: it needs no identity and no role.
 import sys
 from typing import Final
 
+from taskmint.model.printable import printable
+
 from . import calls
 from .blocking_transport import exchange
 from .errors import ClientError
@@ -19,7 +21,7 @@ def main() -> int:
     try:
         exchange(calls.default_socket(), calls.request("GET", "/v1/health", {}), _SECONDS)
     except ClientError as error:
-        sys.stderr.write(f"{error.detail}; {error.fix}\n")
+        sys.stderr.write(printable(f"{error.detail}; {error.fix}") + "\n")
         return 1
     return 0
 

@@ -69,7 +69,7 @@ class Answer:
         status_line, *lines = head.decode("latin-1").split("\r\n")
         version, _, rest = status_line.partition(" ")
         status = rest[:3]
-        if version not in _VERSIONS or not _is_number(status) or rest[3:4] not in {"", " "}:
+        if version not in _VERSIONS or not is_number(status) or rest[3:4] not in {"", " "}:
             raise BadAnswer("the answer is not HTTP/1.1", fix=_FIX)
         self.status = int(status)
         for line in lines:
@@ -79,12 +79,13 @@ class Answer:
                 raise BadAnswer("the answer's headers are malformed or repeated", fix=_FIX)
             self.headers[name] = value.strip(" \t")
         length = self.headers.get("content-length", "")
-        if "transfer-encoding" in self.headers or not _is_number(length):
+        if "transfer-encoding" in self.headers or not is_number(length):
             raise BadAnswer("the answer does not say how long it is", fix=_FIX)
         if int(length) > LONGEST_BODY:
             raise BadAnswer(f"the answer is longer than {LONGEST_BODY} bytes", fix=_FIX)
         self._length = int(length)
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Whether it is a short row of ASCII digits: `isdigit` alone takes others, and int() not."""
     return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS

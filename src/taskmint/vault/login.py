@@ -19,7 +19,7 @@ from taskmint.errors import Code, TaskmintError, Unavailable
 from taskmint.model.secret import Secret
 
 from .http import ClientCertificate, Door, Permits, Transport
-from .responses import Meaning, Reply, failure, printable
+from .responses import Meaning, Reply, cut, failure
 from .settings import AppRoleLogin, CertLogin, JwtLogin, TokenFileLogin, VaultSettings
 
 FetchSvid: TypeAlias = Callable[[], Awaitable[Secret[str]]]
@@ -176,7 +176,7 @@ def granted(reply: Reply, where: str, fix: str, *, renewable: bool = True) -> Gr
     """Read the answer to a login. Raises Unavailable, BackendFailed."""
     refused = reply.meaning in {Meaning.REFUSED, Meaning.DENIED}
     if refused or _NO_COMMON_NAME in (reply.errors or ()):
-        raise _refused(where, printable("; ".join(reply.errors or ())), fix)
+        raise _refused(where, cut("; ".join(reply.errors or ())), fix)
     if reply.meaning is not Meaning.DONE:
         raise failure(reply, "logging in")
     auth = reply.part("auth")

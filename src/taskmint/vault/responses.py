@@ -15,6 +15,7 @@ from http import HTTPStatus
 from typing import Final
 
 from taskmint.errors import BackendFailed, Code, Unavailable
+from taskmint.model.printable import printable
 from taskmint.model.scope import Json
 
 _LONGEST_DETAIL: Final = 300
@@ -120,7 +121,7 @@ class Reply:
     def warnings(self) -> tuple[str, ...]:
         """Vault's `warnings`, for instance that a TTL was capped."""
         given = None if self.body is None else self.body.get("warnings")
-        return tuple(map(printable, _texts(given)))
+        return tuple(map(cut, _texts(given)))
 
     def part(self, name: str) -> Mapping[str, Json]:
         """Return an object inside the body (`data`, `auth`), or an empty one."""
@@ -165,7 +166,7 @@ def failure(
     """
     meaning = reply.meaning
     nothing = meaning in CREATED_NOTHING
-    said = printable("; ".join(reply.errors or ()))
+    said = cut("; ".join(reply.errors or ()))
     if meaning is Meaning.DENIED or _unknown_role(reply):
         return Unavailable(
             Code.PLAN_NOT_APPLIED,
@@ -201,10 +202,9 @@ def failure(
     )
 
 
-def printable(text: str) -> str:
+def cut(text: str) -> str:
     """Cut somebody else's text so that it can stand in a log line."""
-    visible = "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST_DETAIL])
-    return visible.strip()
+    return printable(text[:_LONGEST_DETAIL], instead=" ").strip()
 
 
 def _unknown_role(reply: Reply) -> bool:
