@@ -20,6 +20,9 @@ RUN /opt/build/bin/python -m pip wheel --no-cache-dir --no-deps --no-build-isola
     && /opt/taskmint/bin/python -m pip uninstall --yes pip
 
 FROM ${BASE}
+# Nothing here installs Python packages any more; the base's own package manager is the base's.
+RUN if python3 -m pip --version; then python3 -m pip uninstall --yes --break-system-packages pip; fi \
+    && rm -rf "$(python3 -c 'import ensurepip; print(*ensurepip.__path__)')"
 RUN groupadd --system --gid 10001 taskmint \
     && useradd --system --uid 10001 --gid taskmint --no-create-home --home-dir /nonexistent \
         --shell /usr/sbin/nologin taskmint \

@@ -25,6 +25,13 @@ IMAGE = "localhost/taskmint"
 SUITE = "bookworm"
 # Kept between runs of this checkout: a base is a minute's work, and what it holds is Debian's.
 KEPT_BASE = REPOSITORY / ".cache" / f"container-base-{SUITE}.tar"
+_PIP_AS_IN_PYTHONS_IMAGES = """
+python3 -m venv /tmp/with-pip
+/tmp/with-pip/bin/pip --python /usr/bin/python3 install --no-index --break-system-packages \\
+    /usr/share/python-wheels/pip-*.whl
+rm -r /tmp/with-pip
+/usr/local/bin/pip --version
+"""
 _OFFLINE = "[global]\nno-index = true\nfind-links = /wheels\n"
 # As `docker run --read-only --tmpfs /tmp` with volumes: nothing of the image can be written.
 _CONFINED = """
@@ -79,11 +86,16 @@ class Buildah:
         return done.stdout.strip()
 
     def make_base(self) -> None:
-        """Commit a Debian with python3 and nothing else that is not essential."""
+        """
+        Commit a Debian with python3, and pip beside it as python's own images have it.
+
+        Nothing else is in it that is not essential.
+        """
         if not KEPT_BASE.exists():
             _debootstrap(self._directory / "base")
         container = self("from", "scratch")
         self("add", "--quiet", container, KEPT_BASE, "/", timeout=120)
+        self("run", container, "sh", "-euc", _PIP_AS_IN_PYTHONS_IMAGES, timeout=120)
         self("commit", "--quiet", container, BASE, timeout=120)
         self("rm", container)
 
