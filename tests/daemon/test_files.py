@@ -118,8 +118,8 @@ def test_what_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
     """A path that the kernel refuses to follow, and a directory where a file should be."""
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    (tmp_path / "policy").mkdir()
-    (tmp_path / "policy" / "a.yaml").mkdir()
+    (tmp_path / "policy").mkdir(0o755)
+    (tmp_path / "policy" / "a.yaml").mkdir(0o755)
     found = refusal(loop, tmp_path / ("x" * 300), tmp_path / "policy")
 
     assert "loop:1:1: cannot be opened: Too many levels of symbolic links" in found
@@ -133,7 +133,7 @@ def test_what_cannot_be_looked_at_is_a_finding(tmp_path: Path) -> None:
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     """Whatever is wrong: a daemon reads these files at each reload."""
     directory = tmp_path / "policy"
-    directory.mkdir()
+    directory.mkdir(0o755)
     (directory / "a.yaml").mkdir()
     policy_file(directory, "b.yaml").chmod(0o666)
     before = sum(1 for _ in Path("/proc/self/fd").iterdir())
