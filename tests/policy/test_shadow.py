@@ -1,5 +1,6 @@
 """What a shadow would change: the comparison of two decisions."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -66,6 +67,18 @@ def test_what_waits_is_compared_by_whom_it_waits_for() -> None:
 
     assert compare(leads, leads) is Verdict.SAME
     assert compare(leads, others) is Verdict.OTHER_TERMS
+
+
+@pytest.mark.parametrize("urgent", [True, False])
+def test_an_emergency_is_one_of_the_terms(urgent: bool) -> None:
+    """Its ticket is watched, so it ends otherwise."""
+    glass = "break_glass: true\n    ends:"
+    usual = asked()
+    given = replace(usual, request=replace(usual.request, purpose="p", ticket="t"))
+    texts = (REPORT.replace("ends:", glass), REPORT)
+    old, new = map(load, texts if urgent else reversed(texts))
+
+    assert compare(decide(old, given), decide(new, given)) is Verdict.OTHER_TERMS
 
 
 def test_without_a_shadow_there_is_nothing_to_compare() -> None:

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner, Result
@@ -19,7 +19,8 @@ from ledger.lives import ledger_at
 from taskmint.cli.main import main
 from taskmint.cli.policy_replay import with_bar
 from taskmint.errors import TaskmintError
-from taskmint.model.scope import RequestFacts
+from taskmint.model.scope import Json, RequestFacts
+from taskmint.policy.shadow import Verdict
 from taskmint.ports import Entry, Event
 from taskmint.tasks.limits import TaskLimits
 from taskmint.tasks.replay import replayed
@@ -137,6 +138,57 @@ async def test_a_request_that_waited_and_waits_still_is_the_same(tmp_path: Path)
 
     assert (await told(path, AWAITED))[1]["counts"] == {"same": 1}
     assert (await told(path, REPORT))[1]["counts"] == {"would_grant": 1}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differences"),
+    [
+        (
+            '"group:leads"], within: 1h',
+            '"group:everybody"], within: 1h',
+            ["waits for 1 of group:everybody, was 1 of group:leads"],
+        ),
+        (
+            "within: 1h",
+            "within: 1h, quorum: 2",
+            ["waits for 2 of group:leads, was 1 of group:leads"],
+        ),
+        ("within: 1h", "within: 100h", ["waits for 100h, was 1h"]),
+        ("default: 5m", "default: 4m", ["runs for 4m, was 5m"]),
+    ],
+)
+async def test_a_request_that_waits_on_other_terms_is_told(
+    tmp_path: Path, old: str, new: str, differences: list[str]
+) -> None:
+    """Whose approval, how many, how long, and what it would give."""
+    world = World()
+    async with world.running(AWAITED) as service:
+        await service.start(caller(), ask(), IdempotencyKey("key", "body"))
+    path = await in_file(tmp_path / "ledger", *world.ledger.entries)
+    code, answer = await told(path, AWAITED.replace(old, new))
+    (waiting,) = answer["answers"]
+
+    assert code == 1
+    assert (waiting["verdict"], waiting["differences"]) == ("other_terms", differences)
+
+
+@pytest.mark.parametrize(
+    ("was", "difference"),
+    [(True, "no longer for emergencies only"), (False, "for emergencies only")],
+)
+async def test_an_emergency_that_is_one_no_longer_is_told(was: bool, difference: str) -> None:
+    """And one that becomes one."""
+    glass = REPORT.replace("ends:", "break_glass: true\n    ends:")
+    world = World()
+    async with world.running() as service:
+        await service.start(caller(), ask(ticket="INC-1"), None)
+    row = world.ledger.entries[0]
+    scope = cast("dict[str, Json]", row.facts["scope"])
+    row = replace(row, facts={**row.facts, "scope": {**scope, "break_glass": was}})
+    answer = replayed(policy(REPORT if was else glass), row)
+
+    assert answer is not None
+    assert (answer.verdict, answer.differences) == (Verdict.OTHER_TERMS, (difference,))
 
 
 @pytest.mark.parametrize(

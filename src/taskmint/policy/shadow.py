@@ -65,4 +65,5 @@ def _terms(decision: Decision) -> object:
         decision.dead_man,
         decision.lifetime,
         decision.ends,
+        decision.break_glass,
     )

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import (
+    Approval,
     BindKind,
     CallerFacts,
     DecisionInput,
@@ -187,6 +188,21 @@ def _read_entitlement(name: str, facts: Mapping[str, Any]) -> Entitlement:
         key_field=KeyField(field) if (field := facts.get("key_field")) else None,
         acl=facts.get("acl"),
     )
+
+
+def approval_facts(needed: Approval) -> dict[str, Json]:
+    """Write whose yes is waited for."""
+    return {
+        "from": list(needed.approvers),
+        "quorum": needed.quorum,
+        "within_seconds": needed.within.total_seconds(),
+    }
+
+
+def read_approval(facts: Mapping[str, Any]) -> Approval:
+    """Read it back. Raises KeyError, TypeError or ValueError."""
+    within = timedelta(seconds=facts["within_seconds"])
+    return Approval(tuple(facts["from"]), int(facts["quorum"]), within)
 
 
 # --- what the shadow says to it ------------------------------------------------------------

@@ -5,10 +5,11 @@ Decided from the recorded input alone: its time, history, host and claims. Limit
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from taskmint.model.scope import Denial, Entitlement, Scope
+from taskmint.errors import Code
+from taskmint.model.scope import Approval, Decision, Denial, Entitlement, Scope
 from taskmint.policy.decide import AWAITED, decide
 from taskmint.policy.load import Policy
 from taskmint.policy.shadow import Verdict, compare, outcome
@@ -16,7 +17,7 @@ from taskmint.ports import Entry, Event
 from taskmint.yaml_model import duration_text
 
 from .deciding import ADMISSION
-from .facts import instant, read_input, read_scope
+from .facts import instant, read_approval, read_input, read_scope
 
 _GRANTS: Final = frozenset({Event.INTENT, Event.REVISION_INTENT})
 _REFUSALS: Final = frozenset({Event.DENIED, Event.REVISION_DENIED})
@@ -52,22 +53,18 @@ def replayed(policy: Policy, entry: Entry) -> Replayed | None:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return _undecidable(entry, "the row does not hold what it was decided from")
     decision = decide(policy, given)
-    differences: tuple[str, ...] = ()
-    if isinstance(recorded, Scope):
-        verdict = compare(recorded, decision)
-        if isinstance(decision, Scope):
-            differences = tuple(_differences(recorded, decision))
-    else:
-        would = outcome(decision)
-        verdict = Verdict.SAME if would is recorded else would
+    # Of what waits the approval is compared, and what it would give.
+    answers = [(recorded[0], decision)]
+    answers += ((each, decide(policy, replace(given, approved=True))) for each in recorded[1:])
+    verdicts = (_verdict(was, now) for was, now in answers)
     return Replayed(
         task=entry.task or "?",
         at=instant(entry.at),
         definition=given.request.task,
         spiffe_id=str(given.caller.spiffe_id),
-        verdict=verdict,
+        verdict=next((each for each in verdicts if each is not Verdict.SAME), Verdict.SAME),
         reason=decision.trace[-1] if isinstance(decision, Denial) else "",
-        differences=differences,
+        differences=tuple(said for was, now in answers for said in _differences(was, now)),
     )
 
 
@@ -76,19 +73,49 @@ def _undecidable(entry: Entry, reason: str) -> Replayed:
     return Replayed(entry.task or "?", instant(entry.at), definition, spiffe_id, None, reason)
 
 
-def _recorded(definition: str, event: Event, facts: Mapping[str, Any]) -> Scope | Verdict:
-    """Read what the policy of then granted; of a refusal, what it would be to another answer."""
+def _recorded(
+    definition: str, event: Event, facts: Mapping[str, Any]
+) -> tuple[Decision | Verdict, ...]:
+    """
+    Read what the policy of then answered; of a refusal, what it would be to another answer.
+
+    Where it waited for an approval, then also what that approval would have given.
+    """
     if event in _GRANTS:
-        return read_scope(definition, facts["scope"])
+        return (read_scope(definition, facts["scope"]),)
     if event is Event.AWAITING_APPROVAL:
-        return Verdict.WOULD_WAIT
+        approval = read_approval(facts["approval"])
+        waiting = Denial(Code.NOT_PERMITTED.value, "", "", approval=approval)
+        return waiting, read_scope(definition, facts["scope"])
     *_, last = facts["trace"]
     if last.startswith(ADMISSION):
-        return Verdict.WOULD_GRANT
-    return Verdict.WOULD_WAIT if last.startswith(AWAITED) else Verdict.WOULD_REFUSE
+        return (Verdict.WOULD_GRANT,)
+    return (Verdict.WOULD_WAIT if last.startswith(AWAITED) else Verdict.WOULD_REFUSE,)
 
 
-def _differences(old: Scope, new: Scope) -> Iterator[str]:
+def _verdict(was: Decision | Verdict, now: Decision) -> Verdict:
+    if not isinstance(was, Verdict):
+        return compare(was, now)
+    return Verdict.SAME if outcome(now) is was else outcome(now)
+
+
+def _differences(was: Decision | Verdict, now: Decision) -> Iterator[str]:
+    """Say in words what two answers of one kind do not have in common."""
+    if isinstance(was, Scope) and isinstance(now, Scope):
+        yield from _scopes(was, now)
+    if isinstance(was, Denial) and isinstance(now, Denial) and was.approval and now.approval:
+        yield from _approvals(was.approval, now.approval)
+
+
+def _approvals(old: Approval, new: Approval) -> Iterator[str]:
+    needed, was = (f"{each.quorum} of {', '.join(each.approvers)}" for each in (new, old))
+    if needed != was:
+        yield f"waits for {needed}, was {was}"
+    if new.within != old.within:
+        yield f"waits for {duration_text(new.within)}, was {duration_text(old.within)}"
+
+
+def _scopes(old: Scope, new: Scope) -> Iterator[str]:
     """Say what one grant gives and another does not, in words."""
     before = {item.name: item for item in old.entitlements}
     after = {item.name: item for item in new.entitlements}
@@ -105,6 +132,8 @@ def _differences(old: Scope, new: Scope) -> Iterator[str]:
     ):
         if was != now:
             yield f"{what} {duration_text(now)}, was {duration_text(was)}"
+    if old.break_glass != new.break_glass:
+        yield "for emergencies only" if new.break_glass else "no longer for emergencies only"
     if old.ends != new.ends:
         yield "ends otherwise"
     if old.token_policy != new.token_policy:

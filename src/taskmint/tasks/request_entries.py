@@ -6,24 +6,33 @@ What a human typed, and the nonce without which a digest over it could be guesse
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 
 from taskmint.model.approval import Outcome, Vouched
-from taskmint.model.scope import Approval, Json
+from taskmint.model.scope import Json
 from taskmint.model.state import TaskState
 from taskmint.model.task_id import TaskId
 from taskmint.policy.approval import Standing, is_same_person
 from taskmint.ports import Approvers, Entry, Event
 
-from .facts import free_text, input_facts, instant, read_input, read_scope, scope_facts
+from .facts import (
+    approval_facts,
+    free_text,
+    input_facts,
+    instant,
+    read_approval,
+    read_input,
+    read_scope,
+    scope_facts,
+)
 from .requests import Evidence, Request, Until
 from .task import IdempotencyKey, Owner
 
 
 def awaiting(request: Request, boot_id: str) -> Entry:
     """Record a request, before anybody is told that it waits."""
-    needed, key = request.needed, request.idempotency
+    key = request.idempotency
     facts: dict[str, Json] = {
         **input_facts(request.given),
         "evidence": request.proof.evidence,
@@ -31,11 +40,7 @@ def awaiting(request: Request, boot_id: str) -> Entry:
         "authority": request.proof.authority,
         "scope": scope_facts(request.scope),
         "scope_digest": request.shown.scope_digest,
-        "approval": {
-            "from": list(needed.approvers),
-            "quorum": needed.quorum,
-            "within_seconds": needed.within.total_seconds(),
-        },
+        "approval": approval_facts(request.needed),
         **_until(request.until, boot_id),
         "idempotency": [key.key, key.body] if key else None,
     }
@@ -106,17 +111,13 @@ def read_request(history: Sequence[Entry], approvers: Approvers) -> tuple[Reques
     facts = cast("Mapping[str, Any]", first.facts)
     text = cast("Mapping[str, Any]", first.free_text)
     given = read_input(facts, text)
-    needed, key = facts["approval"], facts["idempotency"]
+    key = facts["idempotency"]
     request = Request(
         id=first.task,
         owner=Owner(given.caller.spiffe_id, given.caller.uid),
         given=given,
         scope=read_scope(given.request.task, facts["scope"]),
-        needed=Approval(
-            tuple(needed["from"]),
-            int(needed["quorum"]),
-            timedelta(seconds=needed["within_seconds"]),
-        ),
+        needed=read_approval(facts["approval"]),
         nonce=str(text["nonce"]),
         proof=Evidence(
             str(facts["evidence"]),
