@@ -121,6 +121,7 @@ class IdentitySettings(YamlModel):
     """Where SVIDs and bundles come from, and which SVIDs are believed."""
 
     workload_api: WorkloadApi
+    agent_uid: UserId | None = None
     trust_domains: tuple[TrustDomain, ...] = ()
     audience: Word = "taskmint"
     leeway: Annotated[AnyDuration, AfterValidator(whole_seconds)] = LONGEST_LEEWAY

@@ -345,6 +345,18 @@ async def attested_in_time(delegation: Delegation, peer: Peer) -> Attested:
     return await delegation.attest(peer)
 
 
+async def test_an_admin_socket_that_anybody_could_have_made_is_not_asked(
+    agent: DelegatingAgent, peer: Peer, tmp_path: Path
+) -> None:
+    """Row 23: else anybody could attest anybody."""
+    async with agent.serving(), delegated(agent) as (delegation, _):
+        tmp_path.chmod(0o777)
+        assert await refused(delegation, peer) is Code.IDENTITY_UNAVAILABLE
+        assert agent.requests == []
+        tmp_path.chmod(0o700)
+        assert (await attested_in_time(delegation, peer)).spiffe_id.path == "/script"
+
+
 async def test_a_delegate_that_is_dismissed_withdraws(agent: DelegatingAgent, peer: Peer) -> None:
     """The agent does not let us ask any more: what rests on its word falls."""
     async with agent.serving(), delegated(agent) as (delegation, changes):

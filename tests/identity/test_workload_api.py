@@ -131,7 +131,7 @@ async def test_an_agent_replaced_under_an_open_connection_is_noticed(
 async def test_an_agent_that_hangs_does_not_stand_behind_its_bundles(tmp_path: Path) -> None:
     """A stopped process keeps its connections; it is taken for away, and heard when it goes on."""
     socket = tmp_path / "agent.sock"
-    patience = {"deadline": 0.3, "ask_every": 0.2, "max_age": 0.5}
+    patience: dict[str, Any] = {"deadline": 0.3, "ask_every": 0.2, "max_age": 0.5}
     with agent_process(socket) as pid:
         async with WorkloadApi(f"unix://{socket}", SystemClock(), **patience) as api:
             async with asyncio.timeout(RECOVERY):

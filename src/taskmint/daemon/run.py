@@ -139,7 +139,12 @@ async def _delegation(
         return None
     believer = Believer(workload_api, frozenset(config.identity.trust_domains))
     return await stack.enter_async_context(
-        Delegation(config.identity.delegation, workload_api.changes, believer.believes)
+        Delegation(
+            config.identity.delegation,
+            workload_api.changes,
+            believer.believes,
+            agent_uid=config.identity.agent_uid,
+        )
     )
 
 
@@ -177,6 +182,7 @@ async def _build(
             config.identity.workload_api,
             clock,
             max_age=config.identity.max_bundle_age.total_seconds(),
+            agent_uid=config.identity.agent_uid,
         )
     )
     with suppress(TimeoutError):

@@ -30,8 +30,9 @@ from taskmint.model.spiffe import SpiffeId
 from . import procfs
 from ._delegated_proto import DelegatedMessages
 from ._workload_proto import grpc
+from .agent_socket import AgentSocket, heard_at
 from .changes import Changes
-from .channel import CHANNEL_OPTIONS, StreamLost, answers, heard, socket_path
+from .channel import CHANNEL_OPTIONS, StreamLost, answers
 
 _log = structlog.get_logger()
 
@@ -83,7 +84,8 @@ class Delegation:
     """
     Subscribes while entered. `endpoint` is the agent's admin socket, `unix:///path`.
 
-    `believed` says whether a trust domain is believed here.
+    `believed` says whether a trust domain is believed here; `agent_uid` may own the socket, beside
+    root and ourselves.
     """
 
     def __init__(
@@ -92,6 +94,8 @@ class Delegation:
         changes: Changes,
         believed: Callable[[str], bool],
         limits: DelegationLimits | None = None,
+        *,
+        agent_uid: int | None = None,
     ) -> None:
         self._endpoint = endpoint
         self._changes = changes
@@ -99,14 +103,15 @@ class Delegation:
         self._limits = limits or DelegationLimits()
         self._messages = DelegatedMessages()
         self._channel: Any = None
-        self._path = ""
+        self._agent_uid = agent_uid
+        self._at = AgentSocket("", frozenset())
         self._watching: asyncio.Task[None] | None = None
         self._held: dict[ProcessKey, _Subscription] = {}
         self._withdrawn: dict[ProcessKey, None] = {}  # in order, to forget the oldest
 
     async def __aenter__(self) -> Self:
         """Open the channel, which connects when it is needed. Raises config_invalid."""
-        self._path = socket_path(self._endpoint)
+        self._at = AgentSocket.at(self._endpoint, self._agent_uid)
         self._channel = self._open()
         self._watching = asyncio.create_task(self._watch(), name="delegating agent")
         return self
@@ -177,7 +182,7 @@ class Delegation:
     # --- the agent -----------------------------------------------------------------------------
 
     def _open(self) -> Any:
-        return grpc.aio.insecure_channel(f"unix:{self._path}", options=CHANNEL_OPTIONS)
+        return grpc.aio.insecure_channel(f"unix:{self._at.path}", options=CHANNEL_OPTIONS)
 
     async def _watch(self) -> None:
         """Lose every subscription at an agent that does not answer, and try another channel."""
@@ -242,9 +247,12 @@ class Delegation:
 
     async def _listen(self, held: _Subscription) -> None:
         """Return when the agent says that the process has no identity any more; else StreamLost."""
+        seen = await asyncio.to_thread(self._at.look)
+        if seen.inode is None:
+            raise StreamLost(seen.why_not or f"nothing is at {self._at.path}")
         request = self._messages.named("SubscribeToX509SVIDsRequest")(pid=held.key[0])
         call = self._messages.subscribe(self._channel)(request)
-        async with aclosing(heard(call)) as arriving:
+        async with aclosing(heard_at(self._at, seen, call)) as arriving:
             async for message in arriving:
                 held.lost_at = None
                 if not self._heard(held, message):

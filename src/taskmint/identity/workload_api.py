@@ -12,7 +12,6 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, Self
 
 import structlog
@@ -24,6 +23,7 @@ from taskmint.ports import Clock
 from taskmint.strict_json import decode_object
 
 from ._workload_proto import grpc, messages, open_stub
+from .agent_socket import NOTHING_THERE, AgentSocket, heard_at
 from .changes import Changes
 from .channel import (
     CHANNEL_OPTIONS,
@@ -31,8 +31,6 @@ from .channel import (
     answers,
     being_cancelled,
     code_of,
-    heard,
-    socket_path,
 )
 from .jwt_bundle import decode_base64url
 from .trust import Said, Trust, read_jwt_bundles, read_x509_context
@@ -49,6 +47,7 @@ _NO_JWT: Final = "the Workload API gave no JWT bundle that can be read"
 _NO_X509: Final = "the Workload API gave no X.509-SVID and bundle that can be read"
 _FIRST_PAUSE: Final = 0.1  # seconds before a stream is opened again; doubles
 _LONGEST_PAUSE: Final = 2.0
+_LOOK_FOR_SOCKET: Final = 0.3  # seconds between looks while there is none
 _LOOK_AT_SOCKET: Final = 1.0  # seconds between looks for a new socket
 
 
@@ -103,7 +102,8 @@ class WorkloadApi:
 
     `endpoint` is `unix:///path` (SPIFFE Workload Endpoint, section 4); `max_age` bounds, in
     seconds, how long bundles are believed while nobody confirms them. Every `ask_every` seconds
-    the agent must give a sign of life within `deadline`.
+    the agent must give a sign of life within `deadline`. `agent_uid` may own its socket, beside
+    root and ourselves.
     """
 
     def __init__(
@@ -114,12 +114,15 @@ class WorkloadApi:
         max_age: float = 3600.0,
         deadline: float = 5.0,
         ask_every: float = 10.0,
+        agent_uid: int | None = None,
     ) -> None:
         self.trust = Trust()
         self._endpoint = endpoint
         self._max_age = max_age
         self._deadline = deadline
         self._ask_every = ask_every
+        self._agent_uid = agent_uid
+        self._seen = NOTHING_THERE
         self._channel: Any = None
         self._following: asyncio.Task[None] | None = None
         self.changes = Changes()
@@ -128,8 +131,8 @@ class WorkloadApi:
 
     async def __aenter__(self) -> Self:
         """Start following; returns at once. Raises TaskmintError(config_invalid)."""
-        path = socket_path(self._endpoint)
-        self._following = asyncio.create_task(self._follow(path), name="Workload API")
+        at = AgentSocket.at(self._endpoint, self._agent_uid)
+        self._following = asyncio.create_task(self._follow(at), name="Workload API")
         self._following.add_done_callback(_report_failure)
         return self
 
@@ -204,22 +207,22 @@ class WorkloadApi:
 
     # --- following ---------------------------------------------------------------------------
 
-    async def _follow(self, path: str) -> None:
+    async def _follow(self, at: AgentSocket) -> None:
         """Hold one channel while the socket is the same file and the agent answers on it."""
         while True:
-            inode = await asyncio.to_thread(_inode, path)
+            await self._until_there(at)
             async with grpc.aio.insecure_channel(
-                f"unix:{path}", options=CHANNEL_OPTIONS
+                f"unix:{at.path}", options=CHANNEL_OPTIONS
             ) as channel:
                 self._channel = channel
                 stub = open_stub(channel)
                 async with asyncio.TaskGroup() as group:
                     streams = [
-                        group.create_task(self._follow_jwt(stub)),
-                        group.create_task(self._follow_x509(stub)),
+                        group.create_task(self._follow_jwt(stub, at)),
+                        group.create_task(self._follow_x509(stub, at)),
                     ]
                     silence = group.create_task(self._until_silent(channel))
-                    replaced = group.create_task(_until_replaced(path, inode))
+                    replaced = group.create_task(self._until_replaced(at))
                     await asyncio.wait((silence, replaced), return_when=asyncio.FIRST_COMPLETED)
                     if replaced.done():
                         _log.info("workload_api_socket_replaced")
@@ -228,6 +231,25 @@ class WorkloadApi:
                     for task in (*streams, silence, replaced):
                         task.cancel()
 
+    async def _until_there(self, at: AgentSocket) -> None:
+        """Return when there is a socket that may be believed; nothing else is connected to."""
+        why_not = None
+        while (seen := await asyncio.to_thread(at.look)).inode is None:
+            if (why := seen.why_not or f"nothing is at {at.path}") != why_not:
+                why_not = why
+                _log.warning("workload_api_socket_refused", reason=why_not)
+            for stream in (self._jwt, self._x509):
+                stream.lost(why)
+            await asyncio.sleep(_LOOK_FOR_SOCKET)
+        self._seen = seen
+
+    async def _until_replaced(self, at: AgentSocket) -> None:
+        """Return when another socket stands there, or the same in a place that others can reach."""
+        while True:
+            await asyncio.sleep(_LOOK_AT_SOCKET)
+            if await asyncio.to_thread(at.look) not in (self._seen, NOTHING_THERE):
+                return
+
     async def _until_silent(self, channel: Any) -> None:
         """Return when the agent does not answer any more."""
         while True:
@@ -235,7 +257,7 @@ class WorkloadApi:
             if not await answers(channel, self._deadline):
                 return
 
-    async def _follow_jwt(self, stub: Any) -> None:
+    async def _follow_jwt(self, stub: Any, at: AgentSocket) -> None:
         def read(message: Any) -> None:
             bundles, said = read_jwt_bundles(message)
             _report_unreadable("jwt_bundles", said)
@@ -248,11 +270,12 @@ class WorkloadApi:
         await self._follow_stream(
             lambda: stub.FetchJWTBundles(messages.JWTBundlesRequest(), metadata=_METADATA),
             self._jwt,
+            at,
             read,
             disbelieve,
         )
 
-    async def _follow_x509(self, stub: Any) -> None:
+    async def _follow_x509(self, stub: Any, at: AgentSocket) -> None:
         def read(message: Any) -> None:
             bundles, own, said = read_x509_context(message)
             _report_unreadable("x509_svid", said)
@@ -266,6 +289,7 @@ class WorkloadApi:
         await self._follow_stream(
             lambda: stub.FetchX509SVID(messages.X509SVIDRequest(), metadata=_METADATA),
             self._x509,
+            at,
             read,
             disbelieve,
         )
@@ -274,6 +298,7 @@ class WorkloadApi:
         self,
         open_stream: Callable[[], Any],
         stream: _Stream,
+        at: AgentSocket,
         read: Callable[[Any], None],
         disbelieve: Callable[[], None],
     ) -> None:
@@ -287,7 +312,7 @@ class WorkloadApi:
         pause, last = _FIRST_PAUSE, None
         while True:
             try:
-                async with aclosing(heard(open_stream())) as arriving:
+                async with aclosing(heard_at(at, self._seen, open_stream())) as arriving:
                     async for message in arriving:
                         pause = _FIRST_PAUSE
                         if stream.message != message:  # the same after a reconnection, mostly
@@ -308,23 +333,6 @@ class WorkloadApi:
     def _set(self, trust: Trust) -> None:
         self.trust = trust
         self.changes.note()
-
-
-async def _until_replaced(path: str, inode: tuple[int, int] | None) -> None:
-    """Return when another file stands at the path: an agent came, or a new one took over."""
-    while True:
-        await asyncio.sleep(_LOOK_AT_SOCKET)
-        now = await asyncio.to_thread(_inode, path)
-        if now is not None and now != inode:
-            return
-
-
-def _inode(path: str) -> tuple[int, int] | None:
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _expiry(token: str) -> datetime:

@@ -25,7 +25,9 @@ async def check_agent(config: Config, *, daemon_runs: bool) -> AsyncIterator[Dia
     The agent may rightly know the daemon and not us: then only the running daemon can tell.
     """
     try:
-        async with WorkloadApi(config.identity.workload_api, SystemClock()) as api:
+        async with WorkloadApi(
+            config.identity.workload_api, SystemClock(), agent_uid=config.identity.agent_uid
+        ) as api:
             if reason := await _why_without_bundles(api):
                 yield _without_bundles(reason, daemon_runs=daemon_runs)
                 return

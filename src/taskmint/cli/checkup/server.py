@@ -57,7 +57,9 @@ async def check_server(settings: VaultSettings) -> AsyncIterator[Diagnosis]:
 async def check_rights(config: Config, plan: Plan) -> AsyncIterator[Diagnosis]:
     """Log in as the daemon does and compare its rights with the plan; the token is given back."""
     try:
-        async with WorkloadApi(config.identity.workload_api, SystemClock()) as api:
+        async with WorkloadApi(
+            config.identity.workload_api, SystemClock(), agent_uid=config.identity.agent_uid
+        ) as api:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_SECONDS):
                     await api.first_bundles()
