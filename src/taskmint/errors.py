@@ -86,6 +86,7 @@ class Limit(StrEnum):
     UNPROVEN_REVOCATIONS = "unproven_revocations"
     REVISIONS = "revisions"
     ATTESTED_PROCESSES = "attested_processes"
+    TOKENS = "tokens"
     DESCRIPTORS = "descriptors"
     PENDING = "pending"
     PENDING_PER_IDENTITY = "pending_per_identity"

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,8 @@ async def delegated(
         agent.endpoint,
         changes,
         lambda domain: domain == "example.org",
-        DelegationLimits(**({"deadline": 3.0, "grace": 1.5} | limits)),
+        SteppedClock(),
+        DelegationLimits(**({"deadline": 3.0, "grace": 1.5, "unknown": 0.05} | limits)),
     ) as one:
         yield one, changes
 
@@ -164,14 +165,54 @@ async def test_a_process_without_one_identity_is_unattested(
 async def test_a_process_is_known_as_soon_as_it_is_registered(
     agent: DelegatingAgent, peer: Peer
 ) -> None:
-    """A refusal is not remembered; neither is a path without its slash a reason to refuse."""
+    """A refusal is soon forgotten; nor is a path without its slash a reason to refuse."""
     agent.entries[peer.pid] = []
     async with agent.serving(), delegated(agent) as (delegation, _):
         assert await refused(delegation, peer) is Code.PEER_UNATTESTED
         agent.entries[peer.pid] = [("example.org", "script")]
-        attested = await delegation.attest(peer)
+        attested = await attested_in_time(delegation, peer)
         assert attested.spiffe_id.path == "/script"
         assert delegation.stands(attested.authority)
+
+
+async def test_a_process_that_nobody_knows_costs_the_agent_one_question(
+    agent: DelegatingAgent, peer: Peer
+) -> None:
+    """P10: however often it asks in a moment; and as nothing rests on it, nothing is looked at."""
+    agent.entries[peer.pid] = []
+    async with agent.serving(), delegated(agent, unknown=60.0) as (delegation, changes):
+        for _ in range(20):
+            assert await refused(delegation, peer) is Code.PEER_UNATTESTED
+        assert len(agent.requests) == 1
+        assert changes.count == 0
+
+
+async def test_unknown_processes_are_bounded(
+    agent: DelegatingAgent, peer: Peer, door: Door
+) -> None:
+    """P10: as many are remembered as may be attested; of others the agent is asked again."""
+    async with agent.serving(), delegated(agent, unknown=60.0, processes=1) as (delegation, _):
+        with workload() as other:
+            second = door.accept(other)
+            agent.entries.clear()
+            for one in (peer, second, peer, second):
+                assert await refused(delegation, one) is Code.PEER_UNATTESTED
+            assert [request.pid for request in agent.requests] == [
+                peer.pid, second.pid, second.pid,
+            ]  # fmt: skip
+
+
+async def test_what_the_agent_said_expires(agent: DelegatingAgent, peer: Peer) -> None:
+    """As with every other door: an agent that renews nothing any more vouches for nobody."""
+    clock = SteppedClock()
+    agent.expires_at = int(clock.utcnow().timestamp()) + 60
+    async with (
+        agent.serving(),
+        Delegation(agent.endpoint, Changes(), lambda _: True, clock) as delegation,
+    ):
+        await delegation.attest(peer)
+        clock.pass_time(timedelta(seconds=60))
+        assert await refused(delegation, peer) is Code.CREDENTIAL_EXPIRED
 
 
 async def test_an_agent_that_is_away_is_unavailable(agent: DelegatingAgent, peer: Peer) -> None:
@@ -306,7 +347,10 @@ async def test_a_follower_that_fails_withdraws(agent: DelegatingAgent, peer: Pee
         return True
 
     changes = Changes()
-    async with agent.serving(), Delegation(agent.endpoint, changes, believed) as delegation:
+    async with (
+        agent.serving(),
+        Delegation(agent.endpoint, changes, believed, SteppedClock()) as delegation,
+    ):
         attested = await delegation.attest(peer)
         faults.append(ArithmeticError())
         await agent.push()
@@ -328,7 +372,9 @@ async def test_an_agent_that_hangs_withdraws(tmp_path: Path, peer: Peer) -> None
     limits = DelegationLimits(deadline=0.3, ask_every=0.2, grace=0.5)
     changes = Changes()
     with agent_process(socket, (peer.pid, *ID)) as pid:
-        async with Delegation(f"unix://{socket}", changes, lambda _: True, limits) as delegation:
+        async with Delegation(
+            f"unix://{socket}", changes, lambda _: True, SteppedClock(), limits
+        ) as delegation:
             attested = await attested_in_time(delegation, peer)
             os.kill(pid, signal.SIGSTOP)
             await fallen(delegation, changes, attested)

@@ -87,6 +87,10 @@ def test_spellings_that_agents_use_are_kept(jwk: dict[str, Any]) -> None:
         pytest.param(keys(KEY.jwk(y=encode(b"\xff" * 99))), id="a point too large"),
         pytest.param(keys(RSA_KEY.jwk(e=encode(b"\2"))), id="an even exponent"),
         pytest.param(keys(SMALL.jwk()), id="an RSA key of 1024 bits"),
+        pytest.param(keys(RSA_KEY.jwk(n=encode(b"\xff" * 1025))), id="an RSA key of 8200 bits"),
+        pytest.param(
+            keys(RSA_KEY.jwk(e=encode(b"\2" + b"\0" * 3 + b"\1"))), id="an exponent of 34 bits"
+        ),
     ],
 )
 def test_a_malformed_set_is_refused_whole(text: bytes) -> None:

@@ -4,7 +4,7 @@ import base64
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -18,7 +18,7 @@ from identity.agent import Agent
 from identity.pki import root
 from identity.signer import AUDIENCE, NOW, SUBJECT, Authority, claims, encode, jwks
 from identity.workload import Workload, workload
-from taskmint.errors import Code, TaskmintError, Unavailable, Unproven
+from taskmint.errors import Code, Limit, LimitExceeded, TaskmintError, Unavailable, Unproven
 from taskmint.identity.believer import Believed
 from taskmint.identity.jwt_bundle import parse_jwt_bundle
 from taskmint.identity.jwt_svid import JwtRules, JwtSvid, evidence_of
@@ -427,19 +427,41 @@ def svid(number: int, expires_at: int) -> JwtSvid:
 
 
 def test_owners_are_forgotten_when_tokens_expire_and_bounded_before(peer: Peer) -> None:
-    """P10: a flood of tokens does not grow the table; the longest-lived stay known."""
-    owners = TokenOwners(OwnerRules(leeway=0, most=10))
-    thief = replace(peer, uid=peer.uid + 1)
+    """P10: a flood of tokens does not grow the table; a user is refused before others are."""
+    owners = TokenOwners(OwnerRules(leeway=0, most=40))
     for number in range(10):
         owners.claim(svid(number, NOW + number), peer, NOW)
     owners.claim(svid(99, NOW + 99), peer, NOW + 6)
     assert len(owners) == 4  # 7, 8, 9 live, and the new one
 
-    for number in range(100, 200):
+    for number in range(100, 106):
         owners.claim(svid(number, NOW + number), peer, NOW + 6)
-        assert len(owners) <= 10
+    for when in (6, 6.5, -20, 6.9):  # the clock set back, too
+        with pytest.raises(LimitExceeded) as raised:
+            owners.claim(svid(200, NOW + 200), peer, NOW + when)
+        assert raised.value.limit is Limit.TOKENS
+    others = [replace(peer, uid=peer.uid + number) for number in range(1, 5)]
+    for other in others[:3]:
+        for number in range(10):
+            owners.claim(svid(1000 * other.uid + number, NOW + 99), other, NOW + 6)
+    assert len(owners) == 40
+    with pytest.raises(LimitExceeded):
+        owners.claim(svid(300, NOW + 300), others[3], NOW + 6)
+    owners.claim(svid(300, NOW + 300), others[3], NOW + 101)
+
+
+def test_a_token_is_never_forgotten_while_it_is_good(peer: Peer) -> None:
+    """P12: however many others are shown, a single-use token is used once."""
+    owners = TokenOwners(OwnerRules(single_use=True, most=16))
+    first = replace(svid(0, NOW + 60), jti="first")
+    owners.claim(first, peer, NOW)
+    for number in range(1, 100):
+        with suppress(LimitExceeded):
+            owners.claim(svid(number, NOW + 3600), peer, NOW)
     with pytest.raises(Unproven):
-        owners.claim(svid(199, NOW + 199), thief, NOW + 6)
+        owners.claim(first, peer, NOW)
+    with pytest.raises(Unproven):
+        owners.claim(svid(1, NOW + 3600), replace(peer, uid=peer.uid + 1), NOW)
 
 
 def test_verdicts_are_bounded() -> None:

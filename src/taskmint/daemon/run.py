@@ -132,7 +132,7 @@ async def _stop(parts: Parts, *, revoke: bool, grace: timedelta) -> None:
 
 
 async def _delegation(
-    stack: AsyncExitStack, config: Config, workload_api: WorkloadApi
+    stack: AsyncExitStack, config: Config, workload_api: WorkloadApi, clock: Clock
 ) -> Delegation | None:
     """Callers that show nothing, where that was switched on."""
     if config.identity.delegation is None:
@@ -143,6 +143,7 @@ async def _delegation(
             config.identity.delegation,
             workload_api.changes,
             believer.believes,
+            clock,
             agent_uid=config.identity.agent_uid,
         )
     )
@@ -224,7 +225,7 @@ async def _build(
         from_config.jwt_rules(config),
         trust_domains=frozenset(config.identity.trust_domains),
         owners=from_config.owner_rules(config),
-        delegation=await _delegation(stack, config, workload_api),
+        delegation=await _delegation(stack, config, workload_api, clock),
     )
     return Parts(
         source=source,

@@ -26,6 +26,7 @@ import structlog
 from taskmint.errors import Code, Limit, LimitExceeded, Unavailable, Unproven
 from taskmint.model.peer import Peer, PeerProof
 from taskmint.model.spiffe import SpiffeId
+from taskmint.ports import Clock
 
 from . import procfs
 from ._delegated_proto import DelegatedMessages
@@ -36,6 +37,7 @@ from .channel import CHANNEL_OPTIONS, StreamLost, answers
 
 _log = structlog.get_logger()
 
+_NOBODY: Final = "The SPIRE agent knows no identity for this process."
 _AGAIN: Final = 0.5  # seconds between attempts to subscribe again
 _DENIED: Final = frozenset({"PERMISSION_DENIED", "INVALID_ARGUMENT"})
 
@@ -63,6 +65,7 @@ class DelegationLimits:
     deadline: float = 5.0
     ask_every: float = 10.0
     grace: float = 10.0
+    unknown: float = 1.0  # how long a process that the agent does not know is not asked about again
     processes: int = 1024
 
 
@@ -75,6 +78,7 @@ class _Subscription:
         self.attested: Attested | None = None
         self.why_not = "the agent has not answered"
         self.away = True  # nothing was heard, as opposed to: it has no identity
+        self.relied_on = False  # something rests on it, be it from before our restart
         self.lost_at: float | None = None  # since when nobody confirms what was heard
         self.answered = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -93,6 +97,7 @@ class Delegation:
         endpoint: str,
         changes: Changes,
         believed: Callable[[str], bool],
+        clock: Clock,
         limits: DelegationLimits | None = None,
         *,
         agent_uid: int | None = None,
@@ -100,6 +105,7 @@ class Delegation:
         self._endpoint = endpoint
         self._changes = changes
         self._believed = believed
+        self._clock = clock
         self._limits = limits or DelegationLimits()
         self._messages = DelegatedMessages()
         self._channel: Any = None
@@ -108,6 +114,7 @@ class Delegation:
         self._watching: asyncio.Task[None] | None = None
         self._held: dict[ProcessKey, _Subscription] = {}
         self._withdrawn: dict[ProcessKey, None] = {}  # in order, to forget the oldest
+        self._unknown: dict[ProcessKey, float] = {}  # whom the agent did not know, and until when
 
     async def __aenter__(self) -> Self:
         """Open the channel, which connects when it is needed. Raises config_invalid."""
@@ -132,9 +139,11 @@ class Delegation:
         Ask the agent who the peer is.
 
         1. The peer must be the kernel's own word: a pid that was guessed may be another's.
-        2. Subscribe to its pid, or use the subscription that stands, under a pidfd of our own.
+        2. Subscribe to its pid, or use the subscription that stands, under a pidfd of our own;
+           but of a process that the agent did not know just now it is not asked again at once.
         3. Wait for the agent's answer.
         4. The process must still be alive: only then was the answer about it.
+        5. What the agent said of it must not have expired since.
 
         Raises Unproven, Unavailable(identity_unavailable), LimitExceeded.
         """
@@ -143,6 +152,8 @@ class Delegation:
             raise _unattested("The kernel does not say firmly which process this is.")
         # 2.
         key = (peer.pid, peer.start_time)
+        if self._unknown.get(key, 0.0) > asyncio.get_running_loop().time():
+            raise _unattested(_NOBODY)
         held = self._held.get(key) or self._subscribe(key, os.dup(peer.pidfd))
         # 3.
         with suppress(TimeoutError):
@@ -152,6 +163,13 @@ class Delegation:
         if procfs.has_exited(peer.pidfd):
             raise _unattested("The process that connected has exited.")
         if held.attested is not None and not held.away:
+            # 5.
+            if held.attested.expires_at <= self._clock.utcnow():
+                raise Unproven(
+                    Code.CREDENTIAL_EXPIRED,
+                    "What the SPIRE agent said of this process has expired.",
+                    fix="check that the SPIRE agent reaches its server",
+                )
             self._withdrawn.pop(key, None)
             return held.attested
         if held.away:
@@ -161,7 +179,7 @@ class Delegation:
                 fix="check the agent's admin socket and its authorized_delegates",
                 created_nothing=True,
             )
-        raise _unattested("The SPIRE agent knows no identity for this process.")
+        raise _unattested(_NOBODY)
 
     def stands(self, authority: str) -> bool:
         """
@@ -175,7 +193,10 @@ class Delegation:
         if key is None or key in self._withdrawn:
             return False
         held = self._held.get(key) or self._resume(key)
-        if held is None or held.attested is None:
+        if held is None:
+            return True
+        held.relied_on = True
+        if held.attested is None:
             return True
         return held.attested.authority == authority
 
@@ -275,6 +296,7 @@ class Delegation:
         held.away = False
         if len(known) != 1:
             self._withdraw(held, f"the agent knows {len(known)} identities for it")
+            self._remember_unknown(held.key)
             return False
         (now,) = known.values()
         before, held.attested = held.attested, now
@@ -285,14 +307,24 @@ class Delegation:
 
     def _withdraw(self, held: _Subscription, why: str) -> None:
         """Let what rests on a process fall; when it asks again it is attested anew."""
-        if held.attested is not None:
-            _log.info("delegation_withdrawn", pid=held.key[0], reason=why)
+        relied_on = held.relied_on or held.attested is not None
         held.attested, held.why_not = None, why
         self._forget(held)
+        if not relied_on:  # then nothing can fall, and nobody need look
+            return
+        _log.info("delegation_withdrawn", pid=held.key[0], reason=why)
         if len(self._withdrawn) >= self._limits.processes:
             del self._withdrawn[next(iter(self._withdrawn))]
         self._withdrawn[held.key] = None
         self._changes.note()
+
+    def _remember_unknown(self, key: ProcessKey) -> None:
+        """Ask no more of a process for a moment: it costs the agent an attestation each time."""
+        now = asyncio.get_running_loop().time()
+        if len(self._unknown) >= self._limits.processes:
+            self._unknown = {one: until for one, until in self._unknown.items() if until > now}
+        if len(self._unknown) < self._limits.processes:
+            self._unknown[key] = now + self._limits.unknown
 
     def _forget(self, held: _Subscription) -> None:
         """End a subscription; whoever waits for its answer waits no longer."""

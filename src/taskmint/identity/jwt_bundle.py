@@ -23,6 +23,8 @@ PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 MAX_BYTES: Final = 1 << 20
 MIN_RSA_BITS: Final = 2048  # RFC 7518, sections 3.3 and 3.5
+_MAX_RSA_BITS: Final = 8192
+_MAX_EXPONENT_BITS: Final = 33  # of e: 65537 has 17, and each more costs every verification
 
 _CURVES: Final[Mapping[str, tuple[ec.EllipticCurve, str]]] = {
     "P-256": (ec.SECP256R1(), "ES256"),
@@ -98,10 +100,12 @@ def ec_key(jwk: Object) -> tuple[PublicKey, frozenset[str]]:
 
 def rsa_key(jwk: Object) -> tuple[PublicKey, frozenset[str]]:
     """Read RFC 7518, section 6.3.1."""
-    key = rsa.RSAPublicNumbers(_integer(jwk, "e"), _integer(jwk, "n")).public_key()
-    if key.key_size < MIN_RSA_BITS:
-        raise ValueError(f"an RSA key has at least {MIN_RSA_BITS} bits")
-    return key, _RSA_ALGORITHMS
+    exponent, modulus = _integer(jwk, "e"), _integer(jwk, "n")
+    if not MIN_RSA_BITS <= modulus.bit_length() <= _MAX_RSA_BITS:
+        raise ValueError(f"an RSA key has {MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
+    if exponent.bit_length() > _MAX_EXPONENT_BITS:
+        raise ValueError(f"an RSA key's exponent has at most {_MAX_EXPONENT_BITS} bits")
+    return rsa.RSAPublicNumbers(exponent, modulus).public_key(), _RSA_ALGORITHMS
 
 
 def _integer(jwk: Object, name: str) -> int:

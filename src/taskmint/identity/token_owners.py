@@ -7,13 +7,20 @@ and not by process, because SPIRE gives every process of an entry the same token
 came from one process only is told on, for definitions that ask for that.
 """
 
+from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final
 
-from taskmint.errors import Code, Unproven
+from taskmint.errors import Code, Limit, LimitExceeded, Unproven
 from taskmint.model.caller import TokenBinding
 from taskmint.model.peer import Peer, PeerProof
 
 from .jwt_svid import JwtSvid, invalid
+
+_SHARE: Final = 4  # of one user: so many users fill the table together, and no fewer
+_LOOK_AGAIN: Final = 1.0
+_RETRY: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,9 @@ class OwnerRules:
     What a token is bound to, and for how long (seconds) it is good after it expired.
 
     With `single_use` a token that carries a `jti` is good for one request: for SPIRE entries that
-    mint one token per request (`jwtSVIDIncludeJTI`). `most` tokens are known at once.
+    mint one token per request (`jwtSVIDIncludeJTI`). `most` tokens are known at once,
+    a quarter of them of one user: more than that is refused, for a token that is forgotten while it
+    is good could be shown again, or by somebody else.
     """
 
     binding: TokenBinding = TokenBinding.UID
@@ -46,6 +55,8 @@ class TokenOwners:
     def __init__(self, rules: OwnerRules) -> None:
         self._rules = rules
         self._owners: dict[str, _Owner] = {}
+        self._of_user: Counter[int] = Counter()
+        self._looked_at = 0.0
 
     def __len__(self) -> int:
         return len(self._owners)
@@ -54,16 +65,17 @@ class TokenOwners:
         """
         Let the peer present the token, if it is the token's owner.
 
-        Returns what the token has been held to so far: one process, or one user. Raises Unproven.
+        Returns what the token has been held to so far: one process, or one user. Raises Unproven,
+        and LimitExceeded when no more tokens can be remembered.
         """
         process = self._process(peer)
         once = self._rules.single_use and svid.jti is not None
         name = f"{svid.authority} {svid.jti}" if once else svid.evidence
         known = self._owners.get(name)
         if known is None:
-            if len(self._owners) >= self._rules.most:
-                self._make_room(now)
+            self._require_room(peer.uid, now)
             self._owners[name] = _Owner(peer.uid, process, svid.expires_at + self._rules.leeway)
+            self._of_user[peer.uid] += 1
             return TokenBinding.UID if process is None else TokenBinding.PROCESS
         if once:
             raise invalid("The token was used before, and is good for one request.")
@@ -89,10 +101,22 @@ class TokenOwners:
             )
         return None
 
-    def _make_room(self, now: float) -> None:
-        """Forget expired tokens, and otherwise the half that expires soonest."""
-        live = {key: known for key, known in self._owners.items() if known.until > now}
-        if len(live) >= self._rules.most:
-            latest = sorted(live.items(), key=lambda item: item[1].until)
-            live = dict(latest[self._rules.most // 2 :])
-        self._owners = live
+    def _require_room(self, uid: int, now: float) -> None:
+        """Forget expired tokens when it is full, at most once a second. Raises LimitExceeded."""
+        if self._has_room(uid):
+            return
+        if not 0 <= now - self._looked_at < _LOOK_AGAIN:  # a clock may be set back
+            self._looked_at = now
+            self._owners = {key: known for key, known in self._owners.items() if known.until > now}
+            self._of_user = Counter(known.uid for known in self._owners.values())
+        if not self._has_room(uid):
+            raise LimitExceeded(
+                Limit.TOKENS,
+                "Too many tokens are in use that have not expired yet.",
+                retry_after=_RETRY,
+                fix="show the same token until it expires, or have the server give shorter ones",
+            )
+
+    def _has_room(self, uid: int) -> bool:
+        most = self._rules.most
+        return len(self._owners) < most and self._of_user[uid] < most // _SHARE
