@@ -168,6 +168,14 @@ def test_a_case_overrides_the_files_given() -> None:
             ),
         ),
         (
+            HEAD + "  - {name: n, given: {parameters: {a: 007}}, expect: {decision: allow}}",
+            't.yaml:7:39: cases[0].given.parameters.a: YAML reads this as a number; write "007"',
+        ),
+        (
+            HEAD + "  - {name: n, given: {parameters: {a: no}}, expect: {decision: allow}}",
+            "t.yaml:7:39: cases[0].given.parameters.a: YAML reads this as true or false; write",
+        ),
+        (
             HEAD + "  - &a {name: n, expect: {decision: allow}}",
             "t.yaml:7:5: cases: anchors are not",
         ),

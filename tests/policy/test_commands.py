@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from policy.asking import JOB, REPORT, REPOSITORY
+from policy.asking import JOB, REPORT, REPOSITORY, load
 from taskmint.cli.config import config
 from taskmint.cli.policy import policy
 from taskmint.daemon.files import read_policy_files
@@ -47,6 +47,15 @@ def test_check_says_that_a_policy_is_fine(directory: Path) -> None:
 
     assert result.exit_code == 0
     assert result.output.startswith("fine: 1 enforced, 0 in shadow; digest ")
+    told = json.loads(invoke(policy, "check", directory, "--output", "json").output)
+    assert told == {
+        "valid": True,
+        "enforced": 1,
+        "in_shadow": 0,
+        "digest": load(REPORT).digest,
+        "findings": [],
+        "lints": [],
+    }
 
 
 def test_check_lists_what_is_wrong(directory: Path) -> None:
@@ -61,6 +70,7 @@ def test_check_lists_what_is_wrong(directory: Path) -> None:
     assert second.startswith(f"{directory}/report.yaml:3:3: tasks.report: is defined twice; ")
     assert last == "2 findings; nothing was loaded"
     report = json.loads(told.output)
+    assert report.keys() == {"valid", "findings", "lints"}
     assert report["valid"] is False
     assert report["findings"][0]["key"] == "tasks.report.class"
     assert report["findings"][0]["line"] == 5
@@ -91,6 +101,16 @@ def test_the_configuration_names_policy_and_classes(directory: Path) -> None:
 
     assert result.exit_code == 1
     assert "the dead-man interval, 40m, is not below deadline.max, 30m" in result.output
+
+
+def test_a_bad_configuration_is_no_finding_of_the_policy(directory: Path) -> None:
+    """Exit 4, as of every other command."""
+    settings = directory / "taskmint.conf"
+    settings.write_text("polcy: {}\n")
+    result = invoke(policy, "check", directory, "--config", settings)
+
+    assert result.exit_code == 4
+    assert "did you mean policy?" in result.output
 
 
 def test_a_command_without_a_policy_says_what_to_name() -> None:
@@ -155,6 +175,17 @@ def test_test_fails_below_the_coverage_that_is_demanded(directory: Path) -> None
     assert result.exit_code == 1
     assert f"{directory}/report.yaml:3: report: no case exercised: granted" in result.output
     assert invoke(policy, "test", directory, "--min-coverage", "50").exit_code == 0
+
+
+def test_test_of_a_file_takes_the_cases_of_its_name(directory: Path) -> None:
+    """Those of its neighbours would ask for what is not loaded; without its own, all are taken."""
+    file, tests = directory / "report.yaml", directory / "tests"
+    (tests / "other.yaml").write_text(CASES.replace("report", "other"))
+
+    assert invoke(policy, "test", file).output.startswith("1 cases, 0 failed;")
+    assert invoke(policy, "test", directory).output.count("other.yaml") == 1
+    (tests / "report.yaml").rename(tests / "reports.yaml")
+    assert "2 cases, 1 failed;" in invoke(policy, "test", file).output
 
 
 def test_test_without_cases_is_a_usage_error(directory: Path) -> None:

@@ -55,6 +55,7 @@ policy.add_command(test)
 @config_option
 @click.option("--strict", is_flag=True, help="Exit 1 for lints as well.")
 @output_option
+@errors_to_exit_codes
 def check(paths: tuple[Path, ...], config_file: Path | None, output: str, *, strict: bool) -> None:
     """
     Load policy files, and say everything that is wrong or doubtful.
@@ -65,21 +66,22 @@ def check(paths: tuple[Path, ...], config_file: Path | None, output: str, *, str
     findings: tuple[Finding, ...] = ()
     lints: tuple[Finding, ...] = ()
     summary = ""
+    found: dict[str, str | int] = {}
+    given = sources(paths, config_file)
     try:
-        given = sources(paths, config_file)
         loaded = given.load_for_daemon()
     except ConfigError as error:
         findings = tuple(sorted(error.findings))
     else:
         lints = lint(loaded, given.classes, datetime.now(UTC))
-        summary = (
-            f"fine: {len(loaded.definitions)} enforced, {len(loaded.shadows)} in shadow; "
-            f"digest {loaded.digest}"
-        )
+        enforced, shadows = len(loaded.definitions), len(loaded.shadows)
+        found = {"enforced": enforced, "in_shadow": shadows, "digest": loaded.digest}
+        summary = f"fine: {enforced} enforced, {shadows} in shadow; digest {loaded.digest}"
     if output == "json":
         print_json(
             {
                 "valid": not findings,
+                **found,
                 "findings": [finding_json(finding) for finding in findings],
                 "lints": [finding_json(finding) for finding in lints],
             }

@@ -58,11 +58,12 @@ def test(
     """
     Decide the cases beside a policy; exits 1 when one comes out otherwise than expected.
 
-    PATH is a policy file or a directory of *.yaml. Cases are read from tests/*.yaml beside it.
+    PATH is a policy file or a directory of *.yaml. Cases are read from tests/*.yaml beside it; for
+    a file from the one of its name there, if there is one.
     """
     given = sources(paths, config_file)
     policy = given.load()
-    places = cases or tuple(dict.fromkeys(file.parent / CASES for file in given.files))
+    places = cases or tuple(dict.fromkeys(_beside(file, paths) for file in given.files))
     files = [file for place in places for file in policy_files(place) if file.is_file()]
     verdicts = [
         run_case(policy, case) for file in files for case in read_cases(str(file), read(file))
@@ -77,6 +78,12 @@ def test(
         _print(verdicts, missed, reached)
     failed = any(verdict.mismatches for verdict in verdicts)
     sys.exit(EXIT_FINDING if failed or reached < min_coverage else 0)
+
+
+def _beside(file: Path, named: tuple[Path, ...]) -> Path:
+    """Find the cases of a policy file; those of its neighbours only when it was not named alone."""
+    own = file.parent / CASES / file.name
+    return own if file in named and own.is_file() else own.parent
 
 
 def _missed(policy: Policy, verdicts: Iterable[Verdict]) -> list[Clause]:

@@ -8,7 +8,7 @@ from taskmint.errors import Code
 from taskmint.model.caller import IdentityMethod, TokenBinding
 from taskmint.model.scope import BindKind
 from taskmint.model.spiffe import SpiffeId
-from taskmint.yaml_document import Scalar
+from taskmint.yaml_document import Scalar, quoted, yaml_guess
 from taskmint.yaml_model import (
     Boolean,
     Duration,
@@ -20,6 +20,7 @@ from taskmint.yaml_model import (
     Timestamp,
     YamlModel,
     member,
+    parse_integer,
     refusal,
 )
 
@@ -48,8 +49,10 @@ def _claimed(value: object) -> object:
         raise refusal("must be a word, a number or a boolean", "write one")
     if value.plain and value.text in {"true", "false"}:
         return value.text == "true"
-    if value.plain and value.text.isascii() and value.text.removeprefix("-").isdecimal():
-        return int(value.text[:20])
+    if value.plain and (number := parse_integer(value.text)) is not None:
+        return number
+    if value.plain and (guess := yaml_guess(value.text)):
+        raise refusal(f"YAML reads this as {guess}", f"write {quoted(value.text)}")
     return value.text
 
 
