@@ -12,6 +12,7 @@ from taskmint.config import load_config
 from taskmint.telemetry.logs import configure
 
 from .files import read_config_file
+from .memory import keep_private
 from .run import run
 from .running import Running
 
@@ -20,12 +21,14 @@ def start(config_file: Path, *, revoke_on_stop: bool, log_level: str) -> None:
     """
     Run the daemon until SIGTERM or SIGINT. Raises TaskmintError when it cannot start.
 
-    No core dump: it would hold what tasks were given (P9). No file of ours is open to others.
+    No core dump: it would hold what tasks were given (P9). No file of ours is open to others, and
+    our memory to no process of our user.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o077)
     _raise_descriptor_limit()
     config = load_config(str(config_file), read_config_file(str(config_file)), os.environ)
+    keep_private(Path(config.identity.workload_api.removeprefix("unix:")))
     log = configure(log_level)
     uvloop.run(
         run(config, os.environ, log, revoke_on_stop=revoke_on_stop, signals=_connect_signals)
