@@ -57,21 +57,45 @@ async def first_line(exits: contextlib.AsyncExitStack, where: tuple[str, int]) -
         return b""
 
 
-async def test_connections_are_bounded() -> None:
-    """P10: one more than a handful is closed at once, and a place that is left is free again."""
+@pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\nHost: x\r\nX-A: "])
+async def test_p10_who_holds_places_keeps_nobody_from_the_page(sent: bytes) -> None:
+    """P10: with each place taken by somebody who asks nothing, the longest gives way at once."""
     async with (
         serving_metrics("127.0.0.1:0", page) as where,
         contextlib.AsyncExitStack() as exits,
-        contextlib.AsyncExitStack() as one,
     ):
-        assert await first_line(one, where) == OK
-        for _ in range(MOST_CONNECTIONS - 1):
+        held = []
+        for _ in range(MOST_CONNECTIONS):
+            reader, writer = await asyncio.open_connection(*where)
+            exits.callback(writer.close)
+            writer.write(sent)
+            held.append(reader)
+        async with asyncio.timeout(5):
             assert await first_line(exits, where) == OK
+            assert await held[0].read() == b""
+        assert not any(reader.at_eof() for reader in held[1:])
+
+
+async def test_p10_who_is_answered_gives_way_to_nobody() -> None:
+    """P10: with each place in use a newcomer is closed; the others get their page."""
+    asked, answer = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow_page() -> bytes:
+        asked.release()
+        await answer.wait()
+        return await page()
+
+    async with (
+        serving_metrics("127.0.0.1:0", slow_page) as where,
+        contextlib.AsyncExitStack() as exits,
+        asyncio.timeout(10),
+    ):
+        scrapes = [asyncio.create_task(first_line(exits, where)) for _ in range(MOST_CONNECTIONS)]
+        for _ in scrapes:
+            await asked.acquire()
         assert await first_line(exits, where) == b""
-        await one.aclose()
-        async with asyncio.timeout(10):
-            while await first_line(exits, where) != OK:
-                await asyncio.sleep(0.01)
+        answer.set()
+        assert await asyncio.gather(*scrapes) == [OK] * MOST_CONNECTIONS
 
 
 async def test_a_port_that_is_taken_is_said_in_a_sentence() -> None:

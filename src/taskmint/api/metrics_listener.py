@@ -2,12 +2,13 @@
 `metrics.listen`: the page of metrics over loopback TCP, for a scraper that speaks no Unix sockets.
 
 Whoever is on this machine may read it: it holds no secret, no id and no SPIFFE ID. It serves this
-one page, to a handful of connections at once.
+one page, to a handful of connections at once. TCP does not say whose they are, so nobody has a
+share: who comes when all places are taken gets that of whoever has had one longest without asking.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import structlog
@@ -24,9 +25,49 @@ _SECONDS: Final = 10.0  # for an idle connection, and for those that are served 
 _log = structlog.get_logger()
 
 
-class _Refusing(asyncio.Protocol):
+class _Places:
+    """Who is connected, in the order of coming, and who of them is being answered."""
+
+    def __init__(self) -> None:
+        self._taken: dict[web.RequestHandler, None] = {}
+        self._answered: set[web.RequestHandler] = set()
+
+    def take(self, newcomer: web.RequestHandler) -> None:
+        """Give the newcomer a place, or close it when each is in use."""
+        self._taken[newcomer] = None
+        if len(self._taken) > MOST_CONNECTIONS:
+            idle = (one for one in self._taken if one not in self._answered)
+            longest = next(idle)  # at least the newcomer
+            del self._taken[longest]
+            longest.force_close()
+
+    def leave(self, gone: web.RequestHandler) -> None:
+        self._taken.pop(gone, None)
+
+    @contextmanager
+    def answering(self, one: web.RequestHandler) -> Iterator[None]:
+        """Keep the place of whoever has asked until it is answered."""
+        self._answered.add(one)
+        try:
+            yield
+        finally:
+            self._answered.discard(one)
+
+
+class _Connection(Handler):
+    __slots__ = ("_places",)
+
+    def __init__(self, server: web.Server, unreadable: Unreadable, places: _Places) -> None:
+        super().__init__(server, unreadable, access_log=None, keepalive_timeout=_SECONDS)
+        self._places = places
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
+        super().connection_made(transport)
+        self._places.take(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._places.leave(self)
+        super().connection_lost(exc)
 
 
 def _nobody(handler: web.RequestHandler) -> None:
@@ -44,9 +85,11 @@ async def serving_metrics(
     Raises TaskmintError(socket_in_use).
     """
 
+    places = _Places()
+
     async def scrape(request: web.Request) -> web.Response:
-        del request
-        return web.Response(body=await page(), headers={"Content-Type": METRICS_TYPE})
+        with places.answering(request.protocol):
+            return web.Response(body=await page(), headers={"Content-Type": METRICS_TYPE})
 
     app = web.Application(client_max_size=1)
     app.add_routes([web.get("/metrics", scrape, allow_head=False)])
@@ -58,13 +101,9 @@ async def serving_metrics(
         if http is None:
             raise RuntimeError("aiohttp made no server")
         unreadable = Unreadable(_nobody)
-
-        def connection() -> asyncio.Protocol:
-            if len(http.connections) >= MOST_CONNECTIONS:
-                return _Refusing()
-            return Handler(http, unreadable, access_log=None, keepalive_timeout=_SECONDS)
-
-        server = await _bound(host.strip("[]"), int(port), connection)
+        server = await _bound(
+            host.strip("[]"), int(port), lambda: _Connection(http, unreadable, places)
+        )
         async with server:
             name = server.sockets[0].getsockname()
             _log.info("metrics_listening", host=name[0], port=name[1])
