@@ -121,6 +121,23 @@ async def test_p4_what_follows_on_a_streams_connection_cannot_hide_a_hang_up(
         assert ended.body["end_cause"] == "connection_lost"
 
 
+async def test_p4_a_caller_that_closed_its_side_follows_nothing(tmp_path: Path) -> None:
+    """P4: its hang-up could not be seen any more; the task goes on, for it was never followed."""
+    async with task_socket(tmp_path, BOUND) as http:
+        task = (await http.ask("POST", "/v1/tasks", json=START)).body["id"]
+        reader, writer = await asyncio.open_unix_connection(http.path)
+        writer.write(request_events(task))
+        writer.write_eof()
+        async with asyncio.timeout(5):
+            answer = await reader.read()
+        writer.close()
+        shown = await http.ask("GET", f"/v1/tasks/{task}")
+
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b'"code": "malformed_request"' in answer
+        assert shown.body["state"] == "active"
+
+
 async def test_p4_a_stream_behind_which_too_much_waits_is_refused(tmp_path: Path) -> None:
     """P4: sent in one go, more than is read ahead; the task goes on, for it was never followed."""
     async with task_socket(tmp_path, BOUND) as http:

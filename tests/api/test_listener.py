@@ -371,6 +371,88 @@ def test_half_a_pipelined_request_gets_the_headers_clock(run: Run, tmp_path: Pat
     run(main())
 
 
+@pytest.mark.parametrize("tls", [None, FIRST_BYTE_DOOR], ids=["plain", "first byte waited for"])
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        pytest.param(GET, b'"pid"', id="nothing more"),
+        pytest.param(
+            b"POST /body HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nbody", b"4", id="a body"
+        ),
+    ],
+)
+def test_who_closes_its_own_side_is_still_answered(
+    run: Run, tmp_path: Path, tls: TlsDoor | None, sent: bytes, answer: bytes
+) -> None:
+    """As `nc -N` does: the end of what it sends is not the end of its interest; then we close."""
+    limits = replace(LIMITS, timeouts=Timeouts())
+
+    async def main() -> None:
+        async with served(tmp_path, limits, tls=tls) as to:
+            reader, writer = await to.streams()
+            writer.write(sent)
+            writer.write_eof()
+            told = await closed(reader, within=3)
+            assert told.startswith(b"HTTP/1.1 200")
+            assert answer in told
+            writer.close()
+            await gone(to)
+
+    run(main())
+
+
+def test_who_closed_its_side_while_we_work_is_answered_and_may_still_hang_up(
+    run: Run, tmp_path: Path
+) -> None:
+    """Of two with a long poll one stays and is answered; the other's place is free again."""
+    limits = replace(LIMITS, timeouts=Timeouts())
+
+    async def main() -> None:
+        async with served(tmp_path, limits) as to:
+            one, other = await to.streams(), await to.streams()
+            for _, writer in (one, other):
+                writer.write(b"GET /wait HTTP/1.1\r\nHost: t\r\n\r\n")
+            await until(lambda: len(to.peers) == 2)
+            for _, writer in (one, other):
+                writer.write_eof()
+            await asyncio.sleep(0.1)
+            other[1].close()
+            to.release.set()
+            assert (await closed(one[0], within=3)).endswith(b"waited")
+            one[1].close()
+            await gone(to)
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"POST /body HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nb", id="a body"),
+        pytest.param(GET, id="an answer read"),
+    ],
+)
+def test_who_closes_its_side_with_nothing_to_answer_is_closed(
+    run: Run, tmp_path: Path, sent: bytes
+) -> None:
+    """Half a body never gets its other half; between two requests nobody waits for anything."""
+    limits = replace(LIMITS, timeouts=Timeouts())
+
+    async def main() -> None:
+        async with served(tmp_path, limits) as to:
+            reader, writer = await to.streams()
+            writer.write(sent)
+            await until(lambda: len(to.peers) == 1)
+            await asyncio.sleep(0.1)
+            writer.write_eof()
+            await closed(reader, within=3)
+            writer.close()
+            await gone(to)
+            assert to.listener.counts.timed_out == 0
+
+    run(main())
+
+
 def test_a_pipelined_request_has_the_time_for_its_body_to_itself(run: Run, tmp_path: Path) -> None:
     """What came together with a request that took long is not late when that is answered."""
 

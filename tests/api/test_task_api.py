@@ -289,6 +289,32 @@ async def test_p7_a_ledger_that_cannot_write_answers_503_and_ends_go_on(http: Ht
     assert http.world.vault.alive == set()
 
 
+@pytest.mark.parametrize("half_closes", [False, True])
+async def test_credentials_for_whoever_hung_up_are_taken_back(
+    http: Http, *, half_closes: bool
+) -> None:
+    """Nobody can ask for them again without a key, also when it had closed its own side before."""
+    http.world.vault.gates["create_task_token"] = gate = asyncio.Event()
+    body = json.dumps(START).encode()
+    lines = ["POST /v1/tasks HTTP/1.1", "Host: t", f"Content-Length: {len(body)}"]
+    lines += [f"{name}: {value}" for name, value in HEADERS.items()]
+    _, writer = await asyncio.open_unix_connection(http.path)
+    writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + body)
+    async with asyncio.timeout(10):
+        while "create_task_token" not in http.world.vault.calls:
+            await asyncio.sleep(0.01)
+        if half_closes:
+            writer.write_eof()
+            await asyncio.sleep(0.1)
+        writer.close()
+        await asyncio.sleep(0.1)
+        gate.set()
+        while "revoked" not in http.world.ledger.events():
+            await asyncio.sleep(0.01)
+
+    assert http.world.vault.alive == set()
+
+
 async def test_two_acknowledgements_at_once_change_nothing_more_than_one(http: Http) -> None:
     """An honest retry, or a caller that means harm: the daemon goes on."""
     started = await http.ask("POST", "/v1/tasks", json=START)

@@ -17,6 +17,7 @@ a second; nothing here starts timers.
 import asyncio
 import enum
 import os
+import select
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,6 +99,7 @@ class Connection(asyncio.Protocol):
         self._body_deadline = now() + timeouts.request
         self._body: StreamReader | None = None
         self._next_request_begun = False
+        self._half_closed = False
         self._stalled_at: float | None = None
         self._on_lost: Callable[[], None] | None = None
 
@@ -112,6 +114,13 @@ class Connection(asyncio.Protocol):
     def connected(self) -> bool:
         """Whether a transport has taken the socket over."""
         return self._transport is not None
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether the caller is known to be gone, so that what is sent reaches nobody."""
+        if self._transport is None or self._transport.is_closing():
+            return True
+        return self._half_closed and _closed_both_ways(self._transport)
 
     @property
     def expected(self) -> bool:
@@ -156,16 +165,16 @@ class Connection(asyncio.Protocol):
 
         That it hangs up is read behind whatever it sends, and aiohttp stops reading when enough
         waits. So until the answer is over a further byte closes the connection. Raises
-        BadRequest(malformed_request) when so much waits already.
+        BadRequest(malformed_request) when so much waits already, or the caller's side is closed.
         """
         if self._transport is None:
             callback()
             return
-        if not self._transport.is_reading():
+        if self._half_closed or not self._transport.is_reading():
             raise BadRequest(
                 Code.MALFORMED_REQUEST,
-                "more waits behind this request than is read before it is over",
-                fix="follow events on a connection of its own, and send nothing after the request",
+                "nothing more is read here: that the caller hangs up would not be noticed",
+                fix="follow events on a connection of its own, and neither send more nor close it",
             )
         self._on_lost = callback
 
@@ -178,6 +187,8 @@ class Connection(asyncio.Protocol):
         else:
             self._phase = _Phase.IDLE
             self._deadline = self._now() + self._timeouts.idle
+        if self._half_closed:
+            self.handler.close()  # once this is sent
         if self._closed:
             self._release()
 
@@ -216,10 +227,24 @@ class Connection(asyncio.Protocol):
         self.handler.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Pass on."""
-        if self._admitted:
-            self.handler.eof_received()
-        return None
+        """
+        Pass on; whoever closed its own side alone (shutdown(2)) still gets what it asked for.
+
+        That an event stream's caller is still there could not be seen; a body would never end; and
+        TLS does not know the difference.
+        """
+        if not self._admitted or self._transport is None:
+            return None
+        self.handler.eof_received()
+        asked = self._phase is _Phase.WAITING or (
+            self._phase is _Phase.SERVING and self._body_received() and self._on_lost is None
+        )
+        self._half_closed = (
+            asked
+            and self._transport.get_extra_info("ssl_object") is None
+            and not _closed_both_ways(self._transport)
+        )
+        return self._half_closed
 
     def pause_writing(self) -> None:
         """Pass on; from here the caller has `write` seconds to read something."""
@@ -262,6 +287,13 @@ class Connection(asyncio.Protocol):
         self._released(self)
         if pidfd is not None:
             os.close(pidfd)
+
+
+def _closed_both_ways(transport: asyncio.Transport) -> bool:
+    """Whether the other end of a Unix socket is closed, and not its sending side alone."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket"), 0)  # POLLHUP and POLLERR always show
+    return bool(poll.poll(0))
 
 
 # The connection that a request came over.

@@ -20,7 +20,7 @@ from taskmint.tasks.service import TaskService
 from taskmint.tasks.task import IdempotencyKey
 
 from .bodies import ChangeBody, HealthReply, StartBody, read, task_reply
-from .connection import CHAIN
+from .connection import CHAIN, CONNECTION
 from .events import stream
 from .explanation import to_caller
 from .gate import PEER, Serving, gate
@@ -85,7 +85,7 @@ class TaskApi:
         except Unproven:
             self.service.undelivered(view)
             raise
-        if request.transport is None or request.transport.is_closing():
+        if request[CONNECTION].hung_up:
             self.service.undelivered(view)
         waits = view.state is TaskState.AWAITING_APPROVAL
         return _json(202 if waits else 201, task_reply(view))
