@@ -23,6 +23,7 @@ from taskmint.api.activation import SocketFile, bound_socket
 from taskmint.api.connection import CHAIN, Timeouts, TlsDoor
 from taskmint.api.listener import Listener, ListenerLimits
 from taskmint.errors import Code, TaskmintError
+from taskmint.identity.believer import Believer
 from taskmint.identity.jwt_svid import JwtRules
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.prover import Prover
@@ -116,7 +117,7 @@ async def door(
     ):
         while ready and (api.trust.own is None or api.ready() is not None):
             await api.changed(api.version)
-        prover = Prover(api, clock, JwtRules(AUDIENCE), trust_domains=trust_domains)
+        prover = Prover(Believer(api, trust_domains), clock, JwtRules(AUDIENCE))
         terms = TlsTerms(prover)
         tls = TlsDoor(terms, lambda peer, error: turned_away.append((peer, error)))
         listener = Listener(

@@ -22,6 +22,7 @@ from taskmint.api.listener import ListenerLimits
 from taskmint.api.serving import serving_http
 from taskmint.api.task_api import TaskApi
 from taskmint.errors import TaskmintError
+from taskmint.identity.believer import Believer
 from taskmint.identity.jwt_svid import JwtRules
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.prover import Prover
@@ -46,7 +47,7 @@ async def serve(directory: Path) -> None:
     ):
         while api.trust.own is None or api.ready() is not None:
             await api.changed(api.version)
-        prover = Prover(api, clock, JwtRules(AUDIENCE))
+        prover = Prover(Believer(api), clock, JwtRules(AUDIENCE))
         leaf = agent.root.workload(WORKLOAD)
         facts = {
             "chain": leaf.chain[0].hex(),

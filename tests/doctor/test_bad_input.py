@@ -369,6 +369,18 @@ async def test_doctor_takes_an_emergency_door_for_what_it_is(place: Place) -> No
     assert "may last longer than break_glass.max, 1h" in too_long
 
 
+async def test_an_agent_that_anybody_could_be_is_named(place: Place) -> None:
+    """Row 23: which directory on the way is open to others, and what to do about it."""
+    (place.path / "open").mkdir()
+    (place.path / "open").chmod(0o777)
+    place.write(identity={"workload_api": f"unix://{place.path}/open/agent.sock"})
+    code, out = await taskmint(place, "doctor")
+
+    assert code == 1
+    assert f"others may write to the directory {place.path}/open" in out
+    assert "identity.agent_uid" in out
+
+
 async def test_a_stale_socket_is_named_with_its_width(place: Place) -> None:
     """Nobody listens; and it is wider than the configuration allows."""
     leave_stale(place)

@@ -14,7 +14,7 @@ from identity.agent import Agent
 from taskmint.clock import SystemClock
 from taskmint.identity.agent_socket import NOTHING_THERE, AgentSocket, heard_at
 from taskmint.identity.channel import StreamLost
-from taskmint.identity.workload_api import WorkloadApi
+from taskmint.identity.workload_api import Absence, WorkloadApi
 
 from fakes.clock import SteppedClock
 
@@ -120,6 +120,7 @@ async def test_an_agent_that_anybody_could_have_been_is_not_believed(directory: 
         async with asyncio.timeout(5):
             while "others may write" not in (api.ready() or ""):
                 await asyncio.sleep(0.02)
+        assert api.absence() is Absence.UNTRUSTED
         assert agent.opened == 0
         directory.chmod(0o755)
         async with asyncio.timeout(6):

@@ -20,6 +20,7 @@ from identity.door import Door
 from identity.signer import AUDIENCE
 from identity.workload import Workload, workload
 from taskmint.errors import Code, LimitExceeded, TaskmintError
+from taskmint.identity.believer import Believer
 from taskmint.identity.changes import Changes
 from taskmint.identity.delegation import Attested, Delegation, DelegationLimits
 from taskmint.identity.jwt_svid import JwtRules
@@ -130,12 +131,12 @@ async def test_private_keys_are_dropped_unread(agent: DelegatingAgent, peer: Pee
 async def test_a_caller_without_credentials_is_proven(agent: DelegatingAgent, peer: Peer) -> None:
     """The door is open only where it was opened."""
     api = WorkloadApi("unix:///nowhere", SteppedClock())
-    closed = Prover(api, SteppedClock(), JwtRules(AUDIENCE))
+    closed = Prover(Believer(api), SteppedClock(), JwtRules(AUDIENCE))
     with pytest.raises(TaskmintError) as raised:
         await closed.identify(Presented(), peer)
     assert raised.value.code is Code.CREDENTIAL_MISSING
     async with agent.serving(), delegated(agent) as (delegation, _):
-        prover = Prover(api, SteppedClock(), JwtRules(AUDIENCE), delegation=delegation)
+        prover = Prover(Believer(api), SteppedClock(), JwtRules(AUDIENCE), delegation=delegation)
         caller = await prover.identify(Presented(), peer)
 
         assert str(caller.spiffe_id) == "spiffe://example.org/script"

@@ -19,7 +19,7 @@ from identity.pki import root
 from identity.signer import AUDIENCE, NOW, SUBJECT, Authority, claims, encode, jwks
 from identity.workload import Workload, workload
 from taskmint.errors import Code, Limit, LimitExceeded, TaskmintError, Unavailable, Unproven
-from taskmint.identity.believer import Believed
+from taskmint.identity.believer import Believed, Believer
 from taskmint.identity.jwt_bundle import parse_jwt_bundle
 from taskmint.identity.jwt_svid import JwtRules, JwtSvid, evidence_of
 from taskmint.identity.peers import PeerReader
@@ -96,10 +96,12 @@ class Proving:
 
 
 @asynccontextmanager
-async def proving(agent: Agent, clock: SteppedClock, **options: Any) -> AsyncIterator[Proving]:
+async def proving(
+    agent: Agent, clock: SteppedClock, trust_domains: frozenset[str] = frozenset(), **options: Any
+) -> AsyncIterator[Proving]:
     """A prover that has heard everything the agent says."""
     async with agent.serving(), WorkloadApi(agent.endpoint, clock) as api:
-        prover = Prover(api, clock, JwtRules(AUDIENCE), **options)
+        prover = Prover(Believer(api, trust_domains), clock, JwtRules(AUDIENCE), **options)
         while prover.ready() is not None:
             await api.changed(api.version)
         yield Proving(prover, api)
@@ -296,7 +298,7 @@ async def test_believing_nobody_that_the_agent_knows_is_not_ready(
 ) -> None:
     """A list that names only strangers is a reason, not a 401 for everybody."""
     async with agent.serving(), WorkloadApi(agent.endpoint, clock) as api:
-        prover = Prover(api, clock, JwtRules(AUDIENCE), trust_domains=frozenset({"elsewhere.test"}))
+        prover = Prover(Believer(api, frozenset({"elsewhere.test"})), clock, JwtRules(AUDIENCE))
         await api.first_bundles()
         assert "believed" in (prover.ready() or "")
         token = bearing(agent.authority.token())

@@ -26,7 +26,7 @@ from identity.signer import NOW, Authority, jwks
 from taskmint.clock import SystemClock
 from taskmint.errors import Code, TaskmintError, Unavailable
 from taskmint.identity.changes import Changes
-from taskmint.identity.workload_api import WorkloadApi
+from taskmint.identity.workload_api import Absence, WorkloadApi
 from taskmint.identity.x509_context import x509_authority
 
 from fakes.clock import SteppedClock
@@ -66,6 +66,7 @@ async def test_the_first_bundles_make_it_ready(agent: Agent) -> None:
         await until(api, lambda api: api.trust.own is not None)
 
         assert api.ready() is None
+        assert api.absence() is None
         assert api.age() == 0
         assert domains(api) == {"example.org"}
         assert api.trust.own is not None
@@ -81,6 +82,7 @@ async def test_it_starts_without_an_agent(agent: Agent) -> None:
     async with following(agent) as api:
         await asyncio.sleep(0.3)
         assert api.ready() is not None
+        assert api.absence() is Absence.AWAY
         assert api.age() == float("inf")
         with pytest.raises(Unavailable) as raised:
             await api.fetch_jwt_svid("vault")
@@ -134,8 +136,7 @@ async def test_an_agent_that_hangs_does_not_stand_behind_its_bundles(tmp_path: P
     patience: dict[str, Any] = {"deadline": 0.3, "ask_every": 0.2, "max_age": 0.5}
     with agent_process(socket) as pid:
         async with WorkloadApi(f"unix://{socket}", SystemClock(), **patience) as api:
-            async with asyncio.timeout(RECOVERY):
-                await api.first_bundles()
+            await until(api, lambda api: api.ready() is None and api.ready_x509() is None)
             before = api.trust
             os.kill(pid, signal.SIGSTOP)
             await until_age(api, lambda age: age > patience["max_age"])
@@ -179,6 +180,7 @@ async def test_a_withdrawn_bundle_is_gone_at_once(agent: Agent) -> None:
         await agent.push()
         await until(api, lambda api: not domains(api))
         assert api.ready() is not None
+        assert api.absence() is Absence.EMPTY
 
 
 async def test_a_refused_identity_withdraws_everything(agent: Agent) -> None:
@@ -190,6 +192,7 @@ async def test_a_refused_identity_withdraws_everything(agent: Agent) -> None:
         await until(api, lambda api: not domains(api) and api.trust.own is None)
         assert not api.trust.x509
         assert "refuses" in (api.ready() or "")
+        assert api.absence() is Absence.REFUSED
         with pytest.raises(Unavailable):
             await api.fetch_jwt_svid("vault")
         agent.refusal = None
@@ -409,6 +412,7 @@ async def test_a_silent_agent_is_not_ready_and_not_an_error(agent: Agent) -> Non
     async with agent.serving(), following(agent, deadline=0.2) as api:
         await agent.until_opened(2)
         assert api.ready() is not None
+        assert api.absence() is Absence.SILENT
         with pytest.raises(Unavailable, match="DEADLINE_EXCEEDED"):
             await api.fetch_jwt_svid("vault")
         agent.silent = False

@@ -132,12 +132,15 @@ async def _stop(parts: Parts, *, revoke: bool, grace: timedelta) -> None:
 
 
 async def _delegation(
-    stack: AsyncExitStack, config: Config, workload_api: WorkloadApi, clock: Clock
+    stack: AsyncExitStack,
+    config: Config,
+    workload_api: WorkloadApi,
+    believer: Believer,
+    clock: Clock,
 ) -> Delegation | None:
     """Callers that show nothing, where that was switched on."""
     if config.identity.delegation is None:
         return None
-    believer = Believer(workload_api, frozenset(config.identity.trust_domains))
     return await stack.enter_async_context(
         Delegation(
             config.identity.delegation,
@@ -220,12 +223,11 @@ async def _build(
         partial(_crashed, crash, log),
     )
     prover = Prover(
-        workload_api,
+        believer,
         clock,
         from_config.jwt_rules(config),
-        trust_domains=frozenset(config.identity.trust_domains),
         owners=from_config.owner_rules(config),
-        delegation=await _delegation(stack, config, workload_api, clock),
+        delegation=await _delegation(stack, config, workload_api, believer, clock),
     )
     return Parts(
         source=source,

@@ -13,12 +13,13 @@ from typing import Final, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa, utils
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from taskmint.canonical import canonical
 from taskmint.strict_json import Object, decode_object
 
 from .jwt_bundle import MAX_BYTES, MIN_RSA_BITS, decode_base64url, ec_key, rsa_key
+from .jwt_svid import ecdsa_der
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
 
@@ -48,7 +49,7 @@ class ApproverKey:
                     self.key.verify(signature, signed, padding.PKCS1v15(), hashes.SHA256())
                 case ec.EllipticCurvePublicKey():
                     _, _, digest = _CURVES[self.key.curve.name]
-                    self.key.verify(_der(self.key, signature), signed, ec.ECDSA(digest))
+                    self.key.verify(ecdsa_der(self.key, signature), signed, ec.ECDSA(digest))
         except (InvalidSignature, UnsupportedAlgorithm, ValueError):
             return False
         return True
@@ -134,13 +135,3 @@ def _minimal(number: int) -> bytes:
 
 def _encode(value: bytes) -> str:
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
-
-
-def _der(key: ec.EllipticCurvePublicKey, signature: bytes) -> bytes:
-    """Turn R || S, each as long as the curve's order, into the DER that cryptography wants."""
-    half = (key.curve.key_size + 7) // 8
-    if len(signature) != 2 * half:
-        raise ValueError("not R || S")
-    return utils.encode_dss_signature(
-        int.from_bytes(signature[:half]), int.from_bytes(signature[half:])
-    )

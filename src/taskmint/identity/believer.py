@@ -29,9 +29,14 @@ class Believed:
 
 
 class Believer:
-    """Filters what a Workload API says."""
+    """
+    Filters what a Workload API says.
 
-    def __init__(self, api: WorkloadApi, trust_domains: frozenset[str]) -> None:
+    `trust_domains` are believed, when their bundles are known; none named means our own, which is
+    the one of the X.509-SVID that the agent gives us.
+    """
+
+    def __init__(self, api: WorkloadApi, trust_domains: frozenset[str] = frozenset()) -> None:
         self._api = api
         self._named = trust_domains
         self._heard = Trust()
@@ -62,6 +67,10 @@ class Believer:
         if self._named and domain not in self._named:
             return False
         return self._api.trust.stands(authority)
+
+    async def changed(self, after: int) -> int:
+        """Wait until what the agent says has changed since `after`; returns what to wait after."""
+        return await self._api.changed(after)
 
     def ready(self) -> str | None:
         """None when JWT-SVIDs can be verified now, else the reason why not."""

@@ -191,7 +191,7 @@ def _check_signature(
         if isinstance(key, rsa.RSAPublicKey):
             key.verify(signature, signed, _rsa_padding(algorithm, digest), digest)
         else:
-            key.verify(_ecdsa_der(key, signature), signed, ec.ECDSA(digest))
+            key.verify(ecdsa_der(key, signature), signed, ec.ECDSA(digest))
     except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         raise invalid("The token's signature is wrong.") from None
 
@@ -202,7 +202,7 @@ def _rsa_padding(algorithm: str, digest: hashes.HashAlgorithm) -> padding.Asymme
     return padding.PSS(padding.MGF1(digest), digest.digest_size)
 
 
-def _ecdsa_der(key: ec.EllipticCurvePublicKey, signature: bytes) -> bytes:
+def ecdsa_der(key: ec.EllipticCurvePublicKey, signature: bytes) -> bytes:
     """Turn R || S, each as long as the curve's order, into the DER that cryptography wants."""
     half = (key.curve.key_size + 7) // 8
     if len(signature) != 2 * half:

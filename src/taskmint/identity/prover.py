@@ -19,30 +19,24 @@ from .jwt_svid import JwtRules, invalid
 from .peers import require_present
 from .token_owners import OwnerRules, TokenOwners
 from .verdicts import Verdicts
-from .workload_api import WorkloadApi
 from .x509_svid import completed
 
 
 class Prover:
     """
-    Proves callers against what the Workload API says. Fits ports.Identity and ports.Authorities.
-
-    `trust_domains` are believed, when their bundles are known; none named means our own, which is
-    the one of the X.509-SVID that the agent gives us.
+    Proves callers against what is believed. Fits ports.Identity and ports.Authorities.
     """
 
     def __init__(
         self,
-        api: WorkloadApi,
+        believer: Believer,
         clock: Clock,
         rules: JwtRules,
         *,
-        trust_domains: frozenset[str] = frozenset(),
         owners: OwnerRules | None = None,
         delegation: Delegation | None = None,
     ) -> None:
-        self.believer = Believer(api, trust_domains)
-        self._api = api
+        self.believer = believer
         self._clock = clock
         self._verdicts = Verdicts(rules)
         self._owners = TokenOwners(owners or OwnerRules(leeway=rules.leeway))
@@ -100,7 +94,7 @@ class Prover:
 
     async def changed(self, after: int) -> int:
         """Wait until what the agent says has changed since `after`; returns what to wait after."""
-        return await self._api.changed(after)
+        return await self.believer.changed(after)
 
     def admit(self, verified: tuple[bytes, ...], presented: tuple[bytes, ...]) -> tuple[bytes, ...]:
         """

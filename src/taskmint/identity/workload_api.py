@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Final, Self
 
 import structlog
@@ -39,16 +40,31 @@ _log = structlog.get_logger()
 
 _METADATA: Final = (("workload.spiffe.io", "true"),)  # SPIFFE Workload Endpoint, section 5
 _UNREADABLE: Final = "UNREADABLE"
-_DISBELIEVED: Final = {
-    "PERMISSION_DENIED": "the Workload API refuses this daemon an identity",
-    _UNREADABLE: "what the Workload API says cannot be read",
-}
 _NO_JWT: Final = "the Workload API gave no JWT bundle that can be read"
 _NO_X509: Final = "the Workload API gave no X.509-SVID and bundle that can be read"
 _FIRST_PAUSE: Final = 0.1  # seconds before a stream is opened again; doubles
 _LONGEST_PAUSE: Final = 2.0
 _LOOK_FOR_SOCKET: Final = 0.3  # seconds between looks while there is none
 _LOOK_AT_SOCKET: Final = 1.0  # seconds between looks for a new socket
+
+
+class Absence(StrEnum):
+    """Why nothing is known from the agent; `ready` says it in a sentence."""
+
+    SILENT = "silent"  # it has not answered yet
+    AWAY = "away"
+    REFUSED = "refused"  # it knows no identity for us
+    UNTRUSTED = "untrusted"  # others may have made its socket
+    EMPTY = "empty"  # nothing that it says can be read
+
+
+_DISBELIEVED: Final = {
+    "PERMISSION_DENIED": (
+        Absence.REFUSED,
+        "the Workload API refuses this daemon an identity",
+    ),
+    _UNREADABLE: (Absence.EMPTY, "what the Workload API says cannot be read"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +83,7 @@ class _Stream:
         self.name = name
         self.message: Any = None  # the last one that was read: the same again changes nothing
         self.why_not = "the Workload API has not answered yet"
+        self.absence = Absence.SILENT
         self._why_empty = why_empty
         self._clock = clock
         self._standing = False
@@ -74,7 +91,7 @@ class _Stream:
 
     def stands(self, message: Any) -> None:
         """Note a message that was read."""
-        self.message, self.why_not = message, self._why_empty
+        self.message, self.why_not, self.absence = message, self._why_empty, Absence.EMPTY
         self._standing, self._lost_at = True, None
 
     def interrupted(self) -> None:
@@ -82,12 +99,13 @@ class _Stream:
         if self._standing:
             self._standing, self._lost_at = False, self._clock.boottime()
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, absence: Absence = Absence.AWAY) -> None:
         """Note why."""
         if reason in _DISBELIEVED:
-            self.message, self.why_not = None, _DISBELIEVED[reason]
+            self.message = None
+            self.absence, self.why_not = _DISBELIEVED[reason]
         elif self.message is None:
-            self.why_not = f"the Workload API is away ({reason})"
+            self.absence, self.why_not = absence, f"the Workload API is away ({reason})"
 
     def age(self) -> float:
         """Seconds since the agent last stood behind its last message; 0 while it does."""
@@ -146,6 +164,10 @@ class WorkloadApi:
     def ready(self) -> str | None:
         """None when the JWT bundles may be believed now, else the reason why not."""
         return self._why_not(self._jwt, known=bool(self.trust.jwt))
+
+    def absence(self) -> Absence | None:
+        """The kind of reason why `ready` has one; None when it has none, or bundles are too old."""
+        return None if self.trust.jwt else self._jwt.absence
 
     def ready_x509(self) -> str | None:
         """None when the X.509 bundles may be believed now, else the reason why not."""
@@ -238,8 +260,9 @@ class WorkloadApi:
             if (why := seen.why_not or f"nothing is at {at.path}") != why_not:
                 why_not = why
                 _log.warning("workload_api_socket_refused", reason=why_not)
+            absence = Absence.UNTRUSTED if seen.why_not else Absence.AWAY
             for stream in (self._jwt, self._x509):
-                stream.lost(why)
+                stream.lost(why, absence)
             await asyncio.sleep(_LOOK_FOR_SOCKET)
         self._seen = seen
 

@@ -7,15 +7,17 @@ from typing import Final
 from taskmint.clock import SystemClock
 from taskmint.config import Config
 from taskmint.errors import TaskmintError, Unavailable
-from taskmint.identity.workload_api import WorkloadApi
+from taskmint.identity.workload_api import Absence, WorkloadApi
 
 from .report import Diagnosis, failure, fine, note, warning
 
 _AREA: Final = "identity"
 _LOOKS: Final = 60  # three seconds
 _LOOK_SECONDS: Final = 0.05
-_REFUSED: Final = "refuses"  # these are words of identity/workload_api.py
-_SILENT: Final = "has not answered yet"
+_UNTRUSTED: Final = (
+    "let the agent's socket and the way to it belong to root or to identity.agent_uid, and let"
+    " nobody else write to its directories"
+)
 
 
 async def check_agent(config: Config, *, daemon_runs: bool) -> AsyncIterator[Diagnosis]:
@@ -29,7 +31,7 @@ async def check_agent(config: Config, *, daemon_runs: bool) -> AsyncIterator[Dia
             config.identity.workload_api, SystemClock(), agent_uid=config.identity.agent_uid
         ) as api:
             if reason := await _why_without_bundles(api):
-                yield _without_bundles(reason, daemon_runs=daemon_runs)
+                yield _without_bundles(reason, api.absence(), daemon_runs=daemon_runs)
                 return
             yield fine(_AREA, f"the agent vouches for {len(api.trust.jwt)} trust domains")
             try:
@@ -51,15 +53,16 @@ _AS_DAEMON: Final = "run taskmint doctor as the daemon's user, or see `taskmint 
 async def _why_without_bundles(api: WorkloadApi) -> str | None:
     """Wait a little for bundles; that there is no agent, or that it refuses, is an answer too."""
     for _ in range(_LOOKS):
-        reason = api.ready()
-        if reason is None or _SILENT not in reason:
+        if api.absence() is not Absence.SILENT:
             break
         await asyncio.sleep(_LOOK_SECONDS)
     return api.ready()
 
 
-def _without_bundles(reason: str, *, daemon_runs: bool) -> Diagnosis:
-    if _REFUSED in reason:
+def _without_bundles(reason: str, absence: Absence | None, *, daemon_runs: bool) -> Diagnosis:
+    if absence is Absence.UNTRUSTED:
+        return failure(_AREA, reason, _UNTRUSTED)
+    if absence is Absence.REFUSED:
         fix = f"register the daemon with the agent; {_AS_DAEMON}"
         what = "the agent refuses whoever runs this command an identity"
         return note(_AREA, what, fix) if daemon_runs else warning(_AREA, what, fix)
