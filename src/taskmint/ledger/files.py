@@ -51,7 +51,8 @@ def check_directory(directory: Path) -> None:
         ) from None
     except OSError as error:
         raise refusal(
-            f"the ledger's directory {directory} cannot be used: {error.strerror}", _OTHER_PATH
+            f"the ledger's directory {directory} cannot be used: {error.strerror}",
+            "let the daemon's user reach it, or name another ledger.path",
         ) from error
     if not stat.S_ISDIR(found.st_mode):
         raise refusal(f"the ledger's directory {directory} is not a directory", _OTHER_PATH)
