@@ -358,6 +358,21 @@ async def test_it_is_refused_in_a_line_and_doctor_names_it(place: Place, row: Ro
     assert all(one["fix"] for one in found if one["severity"] in {"warning", "error"})
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="chown needs root")
+async def test_doctor_believes_what_is_the_daemons_when_root_runs_it(place: Place) -> None:
+    """Whoever owns the ledger's directory is the daemon's user; a third one's files are named."""
+    place.write(node={})
+    (place.ledger.parent / "node-id").write_text("n-1\n")
+    for path in (place.ledger.parent, place.ledger.parent / "node-id", place.policy):
+        os.chown(path, 12345, 12345)
+    _, out = await taskmint(place, "doctor")
+    os.chown(place.policy, 12346, 12346)
+    _, other = await taskmint(place, "doctor")
+
+    assert "belongs to uid" not in out
+    assert "orders.yaml:1:1: belongs to uid 12346" in other
+
+
 async def test_doctor_takes_an_emergency_door_for_what_it_is(place: Place) -> None:
     """Its definitions are fine, as long as they may last no longer than `break_glass.max`."""
     place.become_an_emergency_door("/bin/sh")

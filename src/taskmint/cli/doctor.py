@@ -22,7 +22,7 @@ from structlog.typing import EventDict, WrappedLogger
 from taskmint.config import Config, load_config
 from taskmint.daemon import from_config
 from taskmint.daemon.approvers import ApproverSource, channels, tickets
-from taskmint.daemon.files import read_config_file
+from taskmint.daemon.files import Owners, read_config_file
 from taskmint.daemon.node_id import kept_node_id
 from taskmint.daemon.policy_source import InForce, policy_source
 from taskmint.errors import ConfigError, TaskmintError
@@ -105,7 +105,7 @@ async def _examined(config_file: Path) -> list[Diagnosis]:
 
 def _policy(config: Config, found: list[Diagnosis]) -> InForce | None:
     try:
-        in_force = policy_source(config).load()
+        in_force = policy_source(config, _owners(config)).load()
     except ConfigError as error:
         found += of_error("policy", error)
         return None
@@ -113,13 +113,22 @@ def _policy(config: Config, found: list[Diagnosis]) -> InForce | None:
     return in_force
 
 
+def _owners(config: Config) -> Owners:
+    """Whose files a daemon believes beside root's: its own, as the ledger's directory is."""
+    try:
+        return frozenset({Path(config.ledger.path).parent.stat().st_uid})
+    except OSError:  # that it is not there is found elsewhere
+        return frozenset()
+
+
 def _named(config: Config) -> Iterator[Diagnosis]:
     """Read what else a start reads before it goes on, by the functions that it reads them by."""
+    owners = _owners(config)
     readers: tuple[tuple[str, Callable[[], object]], ...] = (
-        ("approvals", ApproverSource(config.approvals).load),
-        ("notices", partial(channels, config.notices)),
-        ("break-glass", partial(tickets, config.break_glass, "")),
-        ("ledger", partial(kept_node_id, Path(config.ledger.path).parent)),
+        ("approvals", ApproverSource(config.approvals, owners).load),
+        ("notices", partial(channels, config.notices, owners)),
+        ("break-glass", partial(tickets, config.break_glass, "", owners)),
+        ("ledger", partial(kept_node_id, Path(config.ledger.path).parent, owners)),
     )
     for area, read in readers:
         try:

@@ -17,7 +17,7 @@ from taskmint.tasks.outside import NoTickets
 from taskmint.telemetry.notices import Channels, Webhook
 from taskmint.telemetry.ticket_hook import TicketHook
 
-from .files import check_program, read_small_file
+from .files import Owners, check_program, read_small_file
 
 _SHORTEST_KEY: Final = 16
 _TICKET_AT_MOST: Final = timedelta(seconds=5)
@@ -28,6 +28,7 @@ class ApproverSource:
     """Where approvers come from; `load` blocks, so it runs in a thread."""
 
     settings: ApprovalSettings
+    owners: Owners = frozenset()
 
     def load(self) -> Directory:
         """Read every key file. Raises ConfigError(config_invalid) with every finding."""
@@ -35,7 +36,7 @@ class ApproverSource:
         findings: list[Finding] = []
         for principal, given in self.settings.approvers.items():
             try:
-                keys = None if given.keys is None else read_small_file(given.keys)
+                keys = None if given.keys is None else read_small_file(given.keys, self.owners)
             except ConfigError as error:
                 findings.extend(error.findings)
                 continue
@@ -54,13 +55,13 @@ class ApproverSource:
         return directory_of(records, "the daemon's config")
 
 
-def channels(settings: NoticeSettings) -> Channels:
+def channels(settings: NoticeSettings, owners: Owners = frozenset()) -> Channels:
     """To whom notices go. Blocks; raises ConfigError(config_invalid)."""
     if settings.command:
-        check_program("notices.command", settings.command[0])
+        check_program("notices.command", settings.command[0], owners)
     webhook = None
     if settings.webhook is not None and settings.webhook_key_file is not None:
-        key = read_small_file(settings.webhook_key_file).strip()
+        key = read_small_file(settings.webhook_key_file, owners).strip()
         if len(key) < _SHORTEST_KEY:
             problem = f"has fewer than {_SHORTEST_KEY} bytes"
             fix = "make one with openssl rand -hex 32"
@@ -70,9 +71,11 @@ def channels(settings: NoticeSettings) -> Channels:
     return Channels(webhook, settings.command, settings.timeout)
 
 
-def tickets(settings: BreakGlassSettings | None, node: str) -> Tickets:
+def tickets(
+    settings: BreakGlassSettings | None, node: str, owners: Owners = frozenset()
+) -> Tickets:
     """Who knows which ticket is open. Blocks; raises ConfigError(config_invalid)."""
     if settings is None:
         return NoTickets()
-    check_program("break_glass.ticket_hook", settings.ticket_hook[0])
+    check_program("break_glass.ticket_hook", settings.ticket_hook[0], owners)
     return TicketHook(settings.ticket_hook, node, _TICKET_AT_MOST)

@@ -13,7 +13,7 @@ from taskmint.errors import Code, ConfigError, Finding, Unavailable
 from taskmint.ledger.files import check_directory
 from taskmint.model.task_id import is_node_id
 
-from .files import read_small_file
+from .files import Owners, read_small_file
 
 _NAME: Final = "node-id"
 _GENERATED_ID_BYTES: Final = 5
@@ -32,12 +32,12 @@ def node_id(configured: str | None, directory: Path) -> str:
     return kept_node_id(directory) or _make(directory)
 
 
-def kept_node_id(directory: Path) -> str | None:
+def kept_node_id(directory: Path, owners: Owners = frozenset()) -> str | None:
     """Return the id that is kept there, None before the first start. Raises ConfigError."""
     kept = directory / _NAME
     if not os.path.lexists(kept):
         return None
-    found = read_small_file(str(kept)).decode("ascii", "replace").strip()
+    found = read_small_file(str(kept), owners).decode("ascii", "replace").strip()
     if not is_node_id(found):
         problem = "does not hold a node id"
         fix = "write the ID that our names in Vault, taskmint-ID-..., carry, or set node.id to it"

@@ -12,7 +12,7 @@ from taskmint.policy.plan_objects import Plan, PlanSettings
 from taskmint.policy.planning import plan_policy
 from taskmint.yaml_model import duration_text
 
-from .files import read_policy_files
+from .files import Owners, read_policy_files
 from .policy_watch import Fingerprint, fingerprint
 
 
@@ -32,6 +32,7 @@ class PolicySource:
     classes: Mapping[str, ClassClocks]
     settings: PlanSettings
     emergencies: timedelta | None = None  # how long one may last; None serves none
+    owners: Owners = frozenset()
 
     def fingerprint(self) -> Fingerprint:
         """What tells these files from others, taken before they are read."""
@@ -39,7 +40,7 @@ class PolicySource:
 
     def load(self) -> InForce:
         """Read, parse, plan. Raises ConfigError(policy_invalid) with every finding."""
-        return self.accept(load_policy(read_policy_files(self.files), self.classes))
+        return self.accept(load_policy(read_policy_files(self.files, self.owners), self.classes))
 
     def accept(self, policy: Policy) -> InForce:
         """Plan a policy that loads. Raises ConfigError for what this daemon may not serve."""
@@ -77,11 +78,12 @@ def plan_settings(config: Config) -> PlanSettings:
     )
 
 
-def policy_source(config: Config) -> PolicySource:
+def policy_source(config: Config, owners: Owners = frozenset()) -> PolicySource:
     """Where the policy comes from, and whether this daemon is the door for emergencies."""
     return PolicySource(
         config.policy.files,
         config.class_clocks(),
         plan_settings(config),
         config.break_glass.max if config.break_glass else None,
+        owners,
     )
