@@ -52,7 +52,8 @@ def test_a_token_bound_to_a_user_will_not_do_where_a_process_is_asked_for() -> N
 
     assert denial.detail == "this task asks for another proof of identity"
     assert denial.trace[-1] == ("identity: refused, the token is bound by uid and not by process")
-    granted(policy, proven(IdentityMethod.JWT_SVID, TokenBinding.PROCESS))
+    bound = granted(policy, proven(IdentityMethod.JWT_SVID, TokenBinding.PROCESS))
+    assert "identity: token accepted, bound by process" in bound.trace
     granted(policy, proven(IdentityMethod.X509_SVID))
     granted(policy, proven(IdentityMethod.DELEGATED))
 
