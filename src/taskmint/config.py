@@ -126,7 +126,7 @@ class IdentitySettings(YamlModel):
     audience: Word = "taskmint"
     leeway: Annotated[AnyDuration, AfterValidator(whole_seconds)] = LONGEST_LEEWAY
     max_lifetime: Seconds = 1 * _HOUR
-    max_token_bytes: Annotated[Integer, Field(ge=512, le=65536)] = 8192
+    max_token_bytes: Annotated[Integer, Field(ge=512, le=8192)] = 8192
     max_bundle_age: Duration = 1 * _HOUR
     token: Annotated[Literal["uid", "process"], FromText] = "uid"
     single_use_jti: Boolean = False

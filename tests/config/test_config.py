@@ -205,6 +205,7 @@ def test_a_bad_variable_is_blamed_by_name() -> None:
         ("identity: {max_lifetime: 0s}", "1:26: identity.max_lifetime: must be longer than nothi"),
         ("identity: {max_lifetime: 900ms}", "1:26: identity.max_lifetime: 900ms is no whole numb"),
         ("identity: {leeway: 1500ms}", "1:20: identity.leeway: 1500ms is no whole number of se"),
+        ("identity: {max_token_bytes: 8193}", "1:29: identity.max_token_bytes: is too large; wri"),
         ("identity: {leeway: 31s}", "1:11: identity: leeway is longer than 30s; write 30s or "),
         (
             "sockets: {task: /run/one.sock, admin: /run/one.sock}",
