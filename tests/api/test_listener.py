@@ -161,6 +161,14 @@ def never(peer: Peer, error: TaskmintError) -> None:
     raise AssertionError(f"{peer} was refused: {error}")
 
 
+class BrokenTerms(NoTerms):
+    """Terms that fail as nobody expected."""
+
+    def context(self) -> ssl.SSLContext | None:
+        """Fail."""
+        raise ArithmeticError
+
+
 FIRST_BYTE_DOOR = TlsDoor(NoTerms(), never)
 
 
@@ -258,6 +266,18 @@ def test_a_half_sent_header_is_closed_by_our_clock(run: Run, tmp_path: Path, sen
             await gone(to)
 
     run(main())
+
+
+async def test_terms_that_fail_take_no_place(tmp_path: Path) -> None:
+    """P10: the connection is closed and its place is free, whatever went wrong in setting it up."""
+    async with served(tmp_path, tls=TlsDoor(BrokenTerms(), never)) as to:
+        for _ in range(3):
+            reader, writer = await asyncio.open_unix_connection(to.path)
+            writer.write(b"\x16")
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+        assert to.listener.connections == 0
 
 
 @pytest.mark.parametrize("tls", [None, FIRST_BYTE_DOOR], ids=["plain", "first byte waited for"])

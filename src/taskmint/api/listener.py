@@ -297,7 +297,7 @@ class Listener:
             self.counts.timed_out += isinstance(error, TimeoutError | ConnectionAbortedError)
             if isinstance(error, ssl.SSLError) and self._tls is not None:
                 self._tls.unproven(connection.peer, _handshake_failed(error))
-        except asyncio.CancelledError:
+        except BaseException:  # cancelled, or what nobody expected: a place must not stay taken
             self._not_set_up(sock, connection)
             raise
 
@@ -314,6 +314,8 @@ class Listener:
     def _set_up_done(self, setup: asyncio.Task[None]) -> None:
         self._setups.discard(setup)
         self._moved.set()
+        if not setup.cancelled() and (error := setup.exception()) is not None:
+            _log.critical("connection_not_set_up", exc_info=error)
 
     def _not_set_up(self, sock: socket.socket, connection: Connection) -> None:
         if not connection.connected:  # else the transport owns the socket
