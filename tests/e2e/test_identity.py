@@ -90,7 +90,9 @@ async def test_p4_a_retired_signing_key_ends_the_tasks_that_rest_on_it(
     async with asyncio.timeout(10):
         while True:
             reply = await workload.ask("GET", f"/v1/tasks/{task['id']}?wait=5s")
-            if reply.body["state"] == "revoked":
+            # The new token may arrive before the news of its key: 401 until the daemon has heard.
+            assert reply.status in {200, 401}, reply.body
+            if reply.body.get("state") == "revoked":
                 break
     assert reply.body["end_cause"] == "identity_withdrawn"
     assert asyncio.get_running_loop().time() - withdrawn < 5
