@@ -26,6 +26,29 @@ def test_a_root_that_looks_like_ours_is_not_given(spelling: str) -> None:
     assert given(partner=impostor(OURS, spelling)) == set()
 
 
+def test_a_root_that_looks_like_an_intermediate_of_ours_is_not_given() -> None:
+    """Under an upstream authority every workload's chain has one, and so has our own SVID's."""
+    ours = OURS.intermediate("example.org")
+    partner = root("partner.test")
+    bundles = {
+        "partner": (
+            x509.load_der_x509_certificate(impostor(ours, "EXAMPLE.org intermediate")),
+            partner.certificate,
+        )
+    }
+
+    def roots(*intermediates: x509.Certificate) -> list[bytes]:
+        return list(roots_for_openssl("ours", bundles, intermediates))
+
+    assert roots() == [der(one) for one in bundles["partner"]]
+    assert roots(ours.certificate) == [der(partner.certificate)]
+    own = {**bundles, "ours": (OURS.certificate, ours.certificate)}  # a root and an intermediate
+    assert list(roots_for_openssl("ours", own, (ours.certificate,)))[:2] == [
+        der(OURS.certificate),
+        der(ours.certificate),
+    ]
+
+
 def test_roots_of_one_name_and_other_keys_are_told_apart() -> None:
     """SPIRE gives every domain's authority the same name; the key id tells them apart."""
     assert given(partner=der(root("partner.test", name="SPIRE").certificate)) == {"partner"}

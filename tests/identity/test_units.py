@@ -1,6 +1,7 @@
 """Tasks bound to a unit: a real control group, and processes that try to get out of sight (P4)."""
 
 import asyncio
+import errno
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from identity.workload import Workload, workload
 from taskmint.errors import Code, Unprocessable
 from taskmint.identity.bindings import Bindings
 from taskmint.identity.cgroups import Mount, open_group, unified_mounts, unit_of
+from taskmint.identity.group_events import GroupEvents
 from taskmint.identity.peers import PeerReader
 from taskmint.identity.units import HeldUnits, UnitWatch
 from taskmint.model.scope import BindKind
@@ -374,3 +376,21 @@ def test_a_link_is_not_followed_to_another_group(tmp_path: Path) -> None:
 
     assert open_group("/link", str(mountinfo)) is None
     assert open_group("/nowhere", str(mountinfo)) is None
+
+
+async def test_p4_a_unit_that_cannot_be_watched_counts_as_ended(tmp_path: Path) -> None:
+    """P4: without a descriptor for the epoll nobody would hear of its end."""
+
+    class Full(GroupEvents):
+        """What a daemon without descriptors has."""
+
+        def watch(self, events: int, changed: Callable[[], None]) -> None:
+            raise OSError(errno.EMFILE, f"no room for {events} and {changed}")
+
+    file = tmp_path / "cgroup.events"
+    file.write_text("populated 1\n")
+    ended = asyncio.Event()
+    with UnitWatch(BoundUnit("/a", 1, "b"), os.open(file, os.O_RDONLY), Full()) as watch:
+        watch.on_exit(ended.set)
+        async with asyncio.timeout(5):
+            await ended.wait()

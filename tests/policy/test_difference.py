@@ -316,6 +316,27 @@ def test_what_is_covered_is_not_gained() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("length", "listed", "directions"),
+    [(3, "[aaa, b]", "narrowed"), (2, "[aaa, b]", "narrowed widened")],
+)
+def test_an_enum_may_hold_what_a_segment_refuses(length: int, listed: str, directions: str) -> None:
+    """Where only a condition reads it, nothing else tells of a value that was too long before."""
+    given = REPORT.replace(
+        "    deadline:", "    when: request.parameters.n == 'aaa'\n    deadline:"
+    )
+    words, enum = (
+        given.replace("{region:", f"{{n: {kind}, region:")
+        for kind in (f"{{type: segment, max_length: {length}}}", f"{{enum: {listed}}}")
+    )
+    other = {"narrowed": "widened", "widened": "narrowed"}
+
+    assert {said.partition(":")[0] for said in told(words, enum)} == set(directions.split())
+    assert {said.partition(":")[0] for said in told(enum, words)} == {
+        other[said] for said in directions.split()
+    }
+
+
 @pytest.mark.parametrize("path", ["all", "x/{job}"])
 def test_a_value_that_no_path_tells_of_is_told(path: str) -> None:
     """An enum that only conditions read."""

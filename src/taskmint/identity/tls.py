@@ -112,7 +112,8 @@ def _context(protocol: int, own: OwnSvid, bundles: X509Bundles) -> ssl.SSLContex
     context.verify_mode = ssl.CERT_REQUIRED
     # A bundle may hold an authority that is not self-signed (X509-SVID, section 5.1).
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    roots = b"".join(der for der in roots_for_openssl(own.spiffe_id.trust_domain, bundles))
+    intermediates = [x509.load_der_x509_certificate(der) for der in own.chain[1:]]
+    roots = b"".join(roots_for_openssl(own.spiffe_id.trust_domain, bundles, intermediates))
     try:
         if roots:
             context.load_verify_locations(cadata=roots)

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from typing import Self
 
+import structlog
+
 from taskmint.model.peer import Peer
 from taskmint.ports import BoundUnit
 
@@ -18,6 +20,8 @@ from . import procfs
 from .cgroups import MOUNTINFO, is_populated, open_group, unit_of
 from .group_events import GroupEvents
 from .processes import bind_refused, require_firm, require_spare
+
+_log = structlog.get_logger()
 
 
 class UnitWatch:
@@ -36,11 +40,20 @@ class UnitWatch:
         return not is_populated(self._open())
 
     def on_exit(self, callback: Callable[[], None]) -> None:
-        """Call back once, on the running loop, when the unit is empty; soon if it is already."""
+        """
+        Call back once, on the running loop, when the unit is empty; soon if it is already.
+
+        Soon also where it cannot be watched, without a descriptor left: then nobody would hear.
+        """
         events = self._open()
         self._callbacks.append(callback)
-        self._all.watch(events, self._notice)
-        asyncio.get_running_loop().call_soon(self._notice)
+        try:
+            self._all.watch(events, self._notice)
+        except OSError as error:
+            _log.error("unit_not_watched", unit=self.process.path, error=error.strerror)
+            asyncio.get_running_loop().call_soon(self._call_back)
+        else:
+            asyncio.get_running_loop().call_soon(self._notice)
 
     def close(self) -> None:
         """Stop watching and let go; callbacks not yet called never are."""
@@ -66,6 +79,9 @@ class UnitWatch:
         if self._events is None or is_populated(self._events):
             return
         self._all.forget(self._events)
+        self._call_back()
+
+    def _call_back(self) -> None:
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             callback()

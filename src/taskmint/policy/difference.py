@@ -215,15 +215,19 @@ def _said(name: str, matches: tuple[_Match, ...]) -> frozenset[ParameterValue]:
     return frozenset(values[name] for (_, values), same in matches if not same and name in values)
 
 
+def _refuses(words: SegmentParameter, listed: EnumParameter) -> bool:
+    return any(isinstance(words.accept(value), Refused) for value in listed.values)
+
+
 def _bounds(held: Parameter, after: Parameter) -> Iterator[Direction]:
     if isinstance(held, IntegerParameter) and isinstance(after, IntegerParameter):
         lower, upper = held.min - after.min, after.max - held.max
     elif isinstance(held, SegmentParameter) and isinstance(after, SegmentParameter):
         lower, upper = 0, after.max_length - held.max_length
     elif isinstance(held, EnumParameter) and isinstance(after, SegmentParameter):
-        lower, upper = 0, 1
+        lower, upper = -_refuses(after, held), 1
     elif isinstance(held, SegmentParameter) and isinstance(after, EnumParameter):
-        lower, upper = 0, -1
+        lower, upper = _refuses(held, after), -1
     else:
         lower, upper = -1, 1  # another type: other values, neither more nor fewer
     if lower > 0 or upper > 0:

@@ -8,7 +8,11 @@ T = TypeVar("T")
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """Return what each came to, in order; one that raises, or a cancellation, ends the others."""
+    """
+    Return what each came to, in order; one that raises, or a cancellation, ends the others.
+
+    That another than the first has raised is seen when the first has come to its end.
+    """
     first, *rest = work
     others = [asyncio.create_task(one) for one in rest]
     try:
