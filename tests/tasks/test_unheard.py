@@ -182,3 +182,29 @@ def test_only_a_statement_that_runs_ends_an_account() -> None:
     assert not expires_by_itself([MARIADB_CREATION])
     assert not expires_by_itself(["CREATE ROLE \"{{name}}\" VALID UNTIL 'infinity'"])
     assert not expires_by_itself([])
+
+
+@pytest.mark.parametrize("lost_row", [True, False], ids=["lost", "kept"])
+async def test_p5_in_doubt_sessions_that_cannot_be_counted_are_not_called_gone(
+    lost_row: bool,
+) -> None:
+    """The credential was delivered; VALID UNTIL ends its logins, and no session that is open."""
+    entitlement = SECRET.replace('"}', '", proof: sessions}')
+    world = World()
+    async with world.running(policy_with(entitlement)) as service:
+        await service.start(caller(), ask(), None)
+    if lost_row:
+        rows = world.ledger.entries
+        world.ledger.entries = [row for row in rows if row.event is not Event.ACTIVE]
+    world.ledger.doubt = "a row does not fit its hash"
+    world.vault.calls.clear()
+    async with world.running(policy_with(entitlement)) as service:
+        world.clock.pass_time(timedelta(days=400))
+        if lost_row:
+            await world.seen_problem(service, "no answer came for it (")
+            assert "probe" not in world.vault.calls
+        else:
+            await world.vault.until_called("probe", times=1)
+            async with asyncio.timeout(10):
+                while service.operators.overview():
+                    await asyncio.sleep(0.01)

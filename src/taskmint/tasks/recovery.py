@@ -140,6 +140,7 @@ class Recovery:
             if not all_of_it and revision.works():
                 continue
             revision.unheard_since = self.outside.clock.boottime()
+            revision.in_doubt = all_of_it
             if all_of_it or revision.token is not None:
                 revision.unheard = frozenset(item.name for item in revision.scope.entitlements)
 

@@ -54,6 +54,7 @@ class Revision:
     # or a lease without a known id, may exist; of these entitlements, a lease.
     unheard_since: float | None = None
     unheard: frozenset[str] = frozenset()
+    in_doubt: bool = False  # a row may be lost: what nobody heard of may have been delivered
     guaranteed_until: float = 0.0
     lapses_at: float = NEVER
     warn_at: float = NEVER

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Final
 
 from taskmint.errors import BackendFailed, Unavailable
-from taskmint.model.scope import Entitlement, EntitlementKind
+from taskmint.model.scope import Entitlement, EntitlementKind, ProofLevel
 from taskmint.policy.database import expires_by_itself
 
 from .jitter import between
@@ -68,7 +68,15 @@ class Unheard:
             self._unproven.subtract(mounts)
 
     async def _life(self, task: Task, revision: Revision, item: Entitlement) -> timedelta | None:
-        """How long it works unrenewed; None when nobody can say, or when the daemon stops."""
+        """
+        How long it works unrenewed; None when nobody can say, or when the daemon stops.
+
+        What may have been delivered may have sessions open, which outlive the account; and without
+        its name, which the lost row had, they cannot be counted.
+        """
+        held = any(each.entitlement.name == item.name for each in revision.held)
+        if revision.in_doubt and not held and item.proof is ProofLevel.SESSIONS:
+            return None
         match item.kind:
             case EntitlementKind.TOKEN:
                 return revision.scope.dead_man  # its role's period is no longer
