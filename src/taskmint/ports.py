@@ -5,7 +5,7 @@ Adapters do not inherit from these; mypy checks that they fit where daemon/ plug
 Every method names the errors it raises; nothing else comes out of an adapter.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -373,6 +373,14 @@ class Ledger(Protocol):
 
     async def unfinished(self) -> Unfinished:
         """What was going on when the daemon started; tasks that it started itself are not in it."""
+
+    async def newest_first(self, events: Collection[Event], look: Callable[[Entry], bool]) -> None:
+        """
+        Show every row of these events, without its clear values, the newest first.
+
+        Until `look`, which is called on a thread of its own, returns False. From a record in doubt
+        nothing is shown, or no more.
+        """
 
     def ready(self) -> str | None:
         """None when entries can be appended, else the reason why not."""

@@ -27,6 +27,7 @@ DEPLOY = {
         "class: ci\n    dead_man: 10s\n    who:\n      - spiffe://example.org/ns/{project}/sa/report"
     ),
     'project == "web"': 'project == "orders"',
+    "history.grants < 10": "history.grants < 1000",  # all these tests are one identity's last hour
     "starts: 2026-12-01T08:00:00Z, ends: 2026-12-01T12:00:00Z": (
         f"{OPEN}, ends: {CLOSES:%Y-%m-%dT%H:%M:%SZ}"
     ),

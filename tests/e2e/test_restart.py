@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from datetime import timedelta
 import pytest
 
 from taskmint.devstack.stack import Stack
+from taskmint.devstack.stack_files import WORKLOAD_ID
 
 from e2e.ground import Workload, admin, daemon_log, until_refused
 from stack import DEAD_MAN
@@ -17,6 +19,7 @@ from stack import DEAD_MAN
 pytestmark = pytest.mark.real
 
 ACCEPTED = 202
+UNPROCESSABLE = 422
 NOBODY_ANSWERS = 3  # of a command
 
 
@@ -145,3 +148,33 @@ async def test_p5_offline_the_database_refuses_by_itself_when_vault_is_away(
             await until_refused(workload, task, DEAD_MAN + timedelta(seconds=10))
         finally:
             await stack.bao.start()
+
+
+async def test_what_an_identity_was_given_before_a_kill_still_counts_in_its_last_hour(
+    stack: Stack, workload: Workload
+) -> None:
+    """Grants, denials and processes: the `history` of the daemon after goes on from there."""
+
+    async def counted() -> dict[str, int]:
+        who = ("--as", WORKLOAD_ID, "--uid", str(os.getuid()))
+        _, said = await admin(
+            *(stack, "explain", "--task", "e2e-report", *who),
+            *("-p", "region=eu", "--output", "json"),
+        )
+        history: dict[str, int] = json.loads(said)["history"]
+        return history
+
+    async with stack.daemon() as daemon:
+        for _ in range(2):
+            await workload.end(await workload.start())
+        bad = {"task": "e2e-report", "parameters": {"region": "no"}}
+        assert (await workload.ask("POST", "/v1/tasks", json=bad)).status == UNPROCESSABLE
+        before = await counted()
+        await daemon.kill()
+        await daemon.start()
+        await workload.end(await workload.start())  # which waits until the last hour is known
+        after = await counted()
+
+    assert before["grants"] >= 2
+    assert before["denials"] >= 1
+    assert after == {**before, "grants": before["grants"] + 1}

@@ -1,7 +1,7 @@
 """A ledger in memory that can be full."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from taskmint.errors import Code, Unavailable
@@ -25,6 +25,7 @@ class MemoryLedger:
     entries: list[Entry] = field(default_factory=list)
     doubt: str | None = None
     unreadable: int = 0
+    hour_unreadable: int = 0  # how many times the last hour cannot be read
     opened: int | None = None
     gates: dict[TaskState, asyncio.Event] = field(default_factory=dict)  # hold rows of a state
     reading: asyncio.Event | None = None  # holds who reads what is unfinished
@@ -54,6 +55,15 @@ class MemoryLedger:
                 by_task.setdefault(entry.task, []).append(entry)
         open_ones = (rows for rows in by_task.values() if _is_open(rows))
         return Unfinished(list(open_ones), self.doubt)
+
+    async def newest_first(self, events: Collection[Event], look: Callable[[Entry], bool]) -> None:
+        """Show the rows, backwards; of a ledger in doubt none."""
+        if self.hour_unreadable:
+            self.hour_unreadable -= 1
+            raise Unavailable(Code.LEDGER_UNAVAILABLE, "the disk is away")
+        for entry in () if self.doubt else reversed(self.entries[: self.opened]):
+            if entry.event in events and not look(entry):
+                return
 
     def ready(self) -> str | None:
         """As told."""

@@ -1,6 +1,7 @@
 """One incarnation of a daemon, as the world behind its ports sees it: slow, cut off, or dead."""
 
 import asyncio
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from taskmint.model.scope import Entitlement, Ephemeral
 from taskmint.ports import (
     Entry,
+    Event,
     Minted,
     ProbeResult,
     Revocable,
@@ -130,6 +132,12 @@ class Mortal:
         """As the fake; what died on the way back is on the disk."""
         await self._leg()
         await self.ledger.append(entry)
+        await self._leg()
+
+    async def newest_first(self, events: Collection[Event], look: Callable[[Entry], bool]) -> None:
+        """As the fake."""
+        await self._leg()
+        await self.ledger.newest_first(events, look)
         await self._leg()
 
     async def unfinished(self) -> Unfinished:

@@ -152,6 +152,14 @@ def link(previous: str, body: Body) -> Row:
     return Row(body, previous, row_hash(previous, body))
 
 
+def fits_hash(row: Row) -> bool:
+    """Whether the row's hash fits the text of its fields, wherever one ends and another begins."""
+    try:
+        return row_hash(row.previous, row.body) == row.hash
+    except ValueError:
+        return False
+
+
 def is_intact(row: Row) -> bool:
     """Whether the row's hash fits its fields and its facts stand in their canonical form."""
     try:
@@ -160,7 +168,7 @@ def is_intact(row: Row) -> bool:
         return (
             isinstance(facts, dict)
             and canonical(facts) == row.body.facts.encode()
-            and row_hash(row.previous, row.body) == row.hash
+            and fits_hash(row)
         )
     except (ValueError, RecursionError):
         return False

@@ -6,7 +6,8 @@ reads: a value of the wrong type becomes a row whose hash does not fit.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -150,6 +151,11 @@ class LedgerReader:
         """Yield every row by the table alone, for a file whose indexes may be damaged."""
         order = "DESC" if backwards else "ASC"
         for cells in self._fetch(f"{schema.SCAN_ROWS} {order}"):
+            yield _stored((*cells, None, None, None, None)).row
+
+    def newest_of(self, events: Collection[str]) -> Iterator[Row]:
+        """Yield the rows of these events, the newest first."""
+        for cells in self._fetch(schema.NEWEST_OF, (json.dumps([*events]),)):
             yield _stored((*cells, None, None, None, None)).row
 
     def handles_of(self, row: Row) -> ClearValue | None:

@@ -10,7 +10,7 @@ open its commitment.
 import contextlib
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from taskmint.model.state import TERMINAL
 from taskmint.ports import Entry, Unfinished
 
-from .chain import Row, is_intact
+from .chain import Row, fits_hash, is_intact
 from .connection import Faulty, connect_reader
 from .files import Damaged, refusal
 from .reader import Header, LedgerReader
@@ -62,14 +62,34 @@ def remembered(path: Path, opened: Callable[[], Opened]) -> Remembered:
     return Remembered(Unfinished(_entries(path, _salvaged(path, opened)), doubt))
 
 
+def show_newest_first(path: Path, events: Collection[str], look: Callable[[Entry], bool]) -> None:
+    """
+    Show the rows of these events, without clear values, to `look` until it returns False.
+
+    Raises Damaged at a row whose hash does not fit, Unavailable(ledger_unavailable) when the file
+    cannot be read. These may be many: the canonical form of their facts, which costs the most and
+    shows only who moved text between fields, is left to `taskmint audit verify`.
+    """
+    with LedgerReader.open(path) as reader:
+        for row in reader.newest_of(events):
+            if not fits_hash(row):
+                raise Damaged(f"row {row.position} of the ledger is not what was written")
+            if not look(_entry(path, StoredRow(row, None, None))):
+                return
+
+
 def _through(opened: Opened) -> int:
     """Whoever has not stood ready when the snapshot began has no row in it."""
     return sys.maxsize if opened.position is None else opened.position
 
 
 def _entries(path: Path, tasks: Sequence[Sequence[StoredRow]]) -> Sequence[Sequence[Entry]]:
+    return [[_entry(path, stored) for stored in rows] for rows in tasks]
+
+
+def _entry(path: Path, stored: StoredRow) -> Entry:
     try:
-        return [[entry_of(stored) for stored in rows] for rows in tasks]
+        return entry_of(stored)
     except ValueError as error:
         raise refusal(f"a newer version of taskmint wrote the ledger {path}: {error}") from error
 

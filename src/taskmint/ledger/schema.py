@@ -145,6 +145,11 @@ SCAN_ROWS: Final = """
 SELECT position, event, task, state, at, facts, handles, free_text, previous, hash
 FROM entries NOT INDEXED ORDER BY position
 """
+# The rows of some events, a JSON list, from the table's end: what is not asked for is not read.
+NEWEST_OF: Final = """
+SELECT position, event, task, state, at, facts, handles, free_text, previous, hash
+FROM entries NOT INDEXED WHERE event IN (SELECT value FROM json_each(?)) ORDER BY position DESC
+"""
 SELECT_HANDLES: Final = "SELECT salt, value FROM handles WHERE task = ? AND position = ?"
 
 # What the rows say and the projection does not, and the other way round.

@@ -6,7 +6,7 @@ It writes what it is given: whether a task may go from one state to another is n
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,12 +16,12 @@ from typing import Final, Self
 
 from taskmint.errors import Unavailable
 from taskmint.failpoints import Failpoints
-from taskmint.ports import Entry, Unfinished
+from taskmint.ports import Entry, Event, Unfinished
 
 from .chain import Head
-from .files import refusal
+from .files import Damaged, refusal
 from .group_commit import COMMIT_SECONDS, LONGEST_QUEUE, GroupCommit
-from .remembered import Opened, remembered
+from .remembered import Opened, remembered, show_newest_first
 from .rows import SALT_BYTES, Prepared, instant, prepare
 from .writer import LedgerWriter
 
@@ -151,6 +151,22 @@ class SqliteLedger:
             writer.doubt = found.unfinished.doubt
             self._notice()
         return found.unfinished
+
+    async def newest_first(self, events: Collection[Event], look: Callable[[Entry], bool]) -> None:
+        """
+        Show every row of these events to `look`, the newest first, until it returns False.
+
+        Raises Unavailable(ledger_unavailable) while the file cannot be read. Damage that is found
+        here stops appending, and with it the showing: what has been seen by then is not all.
+        """
+        writer = self._writer
+        if writer.doubt is not None:
+            return
+        try:
+            await asyncio.to_thread(show_newest_first, self._path, frozenset(events), look)
+        except Damaged as error:
+            writer.doubt = error.detail
+            self._notice()
 
     def ready(self) -> str | None:
         """None when entries can be appended, else the reason why not."""

@@ -100,7 +100,7 @@ class Changer:
             raise
         await self.gate.require_open(caller, granted, refused)
         self._require_changeable(task)  # again: the ticket's hook took its time
-        self.decider.granted(caller)
+        asked_by = self.decider.granted(caller)
         lapses = self.outside.clock.boottime() + scope.lifetime.total_seconds()
         number = task.newest + 1
         revision = Revision(
@@ -111,6 +111,7 @@ class Changer:
             min(task.expires_at, given.now + scope.lifetime),
             revision_name(self.settings.node, task.id, number),
             shadow=granted.shadow,
+            asked_by=asked_by,
         )
         task.newest = number
         task.revisions.append(revision)

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Final
 
 from taskmint.errors import Code, Denied, TaskmintError, Unavailable, Unprocessable
@@ -14,6 +15,7 @@ from taskmint.model.scope import (
     Decision,
     DecisionInput,
     Denial,
+    Json,
     RequestFacts,
     Scope,
 )
@@ -24,10 +26,15 @@ from taskmint.policy.shadow import Shadowed, shadowed
 from taskmint.ports import Entry
 
 from . import entries
+from .bell import Bell
+from .facts import asked_facts
 from .history import History
 from .outside import Outside, Settings
+from .recall import ASKED, LastHour
 
 ADMISSION: Final = "admission: refused, "  # in the trace of what the policy grants
+
+LONGEST_RECALL: Final = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +77,38 @@ class Decider:
     def __init__(self, outside: Outside, settings: Settings) -> None:
         self._outside = outside
         self._host = settings.host
+        self._boot_id = settings.boot_id
         self._history = History()
+        self._is_recalled = False
+        self._recalled = Bell()
+
+    async def recall(self) -> None:
+        """
+        Fill the hour's history from the ledger, before anything is decided by it.
+
+        Raises Unavailable(ledger_unavailable); to be tried again, for nothing is counted by halves.
+        """
+        hour = LastHour(self._outside.clock, self._boot_id)
+        await self._outside.ledger.newest_first(ASKED, hour.look)
+        if hour.unreadable:
+            self._outside.log.error("last_hour_unreadable", rows=hour.unreadable)
+        hour.into(self._history)
+        self._outside.log.info("last_hour_read", requests=len(hour))
+        self._is_recalled = True
+        self._recalled.ring()
+
+    async def recalled(self) -> None:
+        """
+        Wait until the history is known, before a policy is asked that may count by it.
+
+        Raises Unavailable(ledger_unavailable) after ten seconds.
+        """
+        if not await self._recalled.until(lambda: self._is_recalled, LONGEST_RECALL):
+            raise Unavailable(
+                Code.LEDGER_UNAVAILABLE,
+                "the daemon is still reading its ledger's last hour after a restart",
+                fix="repeat the request",
+            )
 
     def explain(
         self, policy: Policy, caller: CallerFacts, request: RequestFacts, *, approved: bool = False
@@ -121,22 +159,25 @@ class Decider:
         entry = refused(granted.given, denial, granted.shadow)
         await self._refuse(caller, entry, error.code)
 
-    def granted(self, caller: Caller) -> None:
-        """Count a grant in the caller's history."""
-        self._remember(caller, granted=True)
+    def granted(self, caller: Caller) -> dict[str, Json]:
+        """Count a grant in the caller's history; return what its row has to say of that."""
+        return self._remember(caller, granted=True)
 
     async def _refuse(self, caller: Caller, entry: Entry, code: str) -> None:
-        self._remember(caller, granted=False)
+        asked_by = self._remember(caller, granted=False)
         try:
-            await self._outside.ledger.append(entry)
+            await self._outside.ledger.append(
+                replace(entry, facts={**entry.facts, "asked_by": asked_by})
+            )
         except Unavailable as error:
             # A refusal needs no record to be safe; the ledger's own alarm is raised elsewhere.
             self._outside.log.warning("denial_not_recorded", code=error.code, denied=code)
 
-    def _remember(self, caller: Caller, *, granted: bool) -> None:
+    def _remember(self, caller: Caller, *, granted: bool) -> dict[str, Json]:
         process = caller.peer.pid, caller.peer.start_time
         now = self._outside.clock.boottime()
         self._history.record(caller.spiffe_id, process, now, granted=granted)
+        return asked_facts(caller.peer, now, self._boot_id)
 
 
 def as_new_task(evidence: str) -> Refused:

@@ -42,6 +42,7 @@ def intent(task: Task, revision: Revision, at: datetime, boot_id: str) -> Entry:
     text = free_text(revision.given)
     facts: dict[str, Json] = {
         **input_facts(revision.given),
+        "asked_by": revision.asked_by,
         "evidence": task.evidence,
         "proven_until": instant(task.proven_until),
         "authority": task.authority,

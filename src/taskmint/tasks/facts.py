@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, cast
 
 from taskmint.model.caller import IdentityMethod, TokenBinding
+from taskmint.model.peer import Peer
 from taskmint.model.scope import (
     Approval,
     BindKind,
@@ -106,6 +107,16 @@ def read_input(facts: Mapping[str, Any], text: Mapping[str, Any]) -> DecisionInp
         history=HistoryFacts(**facts["history"]),
         approved=bool(facts.get("approved", False)),
     )
+
+
+def asked_facts(peer: Peer, boottime: float, boot_id: str) -> dict[str, Json]:
+    """Write which process asked, and when by the boot clock: what the last hour is counted by."""
+    return {
+        "pid": peer.pid,
+        "start_time": peer.start_time,
+        "boottime": boottime,
+        "boot_id": boot_id,
+    }
 
 
 # --- what was decided ----------------------------------------------------------------------

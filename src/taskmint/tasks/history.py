@@ -10,7 +10,7 @@ from taskmint.model.spiffe import SpiffeId
 HOUR_SECONDS: Final = 3600.0
 MOST_REMEMBERED: Final = 1024  # grants, and as many denials, per identity; busier counts as this
 
-Process = tuple[int, int | None]  # pid and start time
+Process = tuple[int | str | None, ...]  # pid and start time; of another boot, with its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,11 @@ class _Hour:
 
 
 class History:
-    """Remembers grants, denials and asking processes per identity, for an hour, in memory."""
+    """
+    Remembers grants, denials and asking processes per identity, for an hour, in memory.
+
+    After a restart what the ledger holds of the hour is recorded again, first (recall.py).
+    """
 
     def __init__(self) -> None:
         self._hours: defaultdict[SpiffeId, _Hour] = defaultdict(_Hour)

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from taskmint.model.scope import DecisionInput, Entitlement, Ephemeral, Scope
+from taskmint.model.scope import DecisionInput, Entitlement, Ephemeral, Json, Scope
 from taskmint.model.state import RevisionState, advance_revision
 from taskmint.policy.shadow import Shadowed
 from taskmint.ports import Revocable, RevocableKind
@@ -65,7 +65,9 @@ class Revision:
     # By entitlement: accounts that cannot log in any more and could not be dropped either.
     left_disabled: Mapping[str, int] = field(default_factory=lambda: _NOTHING)
     left: bool = False  # to the next start, which waits until the server's clocks have ended it
-    shadow: Shadowed | None = None  # until it is in the ledger; a restart does without
+    # Until they are in the ledger; a restart does without.
+    shadow: Shadowed | None = None
+    asked_by: dict[str, Json] | None = None
 
     @property
     def disabled(self) -> int:
@@ -76,6 +78,7 @@ class Revision:
         """Keep no more than a live task needs: what it was decided by is in the ledger."""
         self.scope = scope
         self.shadow = None
+        self.asked_by = None
 
     def move(self, following: RevisionState) -> None:
         """Go to another state, as the table in model/state.py allows."""

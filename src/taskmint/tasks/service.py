@@ -5,9 +5,9 @@ Decides by the policy, acts through ports, keeps no secret beyond the delivery w
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 from taskmint.errors import Code, Conflict, NotFound, TaskmintError, Unavailable
 from taskmint.model.caller import Caller
@@ -46,6 +46,8 @@ LONGEST_START: Final = timedelta(seconds=60)
 FIRST_REPLAY_PAUSE_SECONDS: Final = 0.25
 LONGEST_REPLAY_PAUSE_SECONDS: Final = 8.0
 LATEST_LOOK: Final = timedelta(seconds=10)
+
+_Read = TypeVar("_Read")
 
 
 class TaskService:
@@ -139,7 +141,7 @@ class TaskService:
         self, caller: Caller, request: RequestFacts, key: IdempotencyKey | None
     ) -> Task | Request:
         """Decide: a task that is to be minted, or a request that waits."""
-        self._require_ready()
+        await self._until_decisive()
         try:
             return await self._starter.decide(self._policy, caller, request, key)
         except NeedsApproval as needs:
@@ -147,7 +149,7 @@ class TaskService:
 
     async def _collect(self, caller: Caller, waiting: Request) -> TaskView:
         """Answer a repeated request: it still waits, or it becomes a task."""
-        self._require_ready()
+        await self._until_decisive()
         found = await self._collector.collect(self._policy, caller, waiting)
         if found is None:
             return request_view(waiting, self._outside.clock)
@@ -190,7 +192,7 @@ class TaskService:
             await task.changed.until(lambda: task.changing is None, LONGEST_START)
             if task.is_change(key):  # a change that failed may be asked for again
                 return self._again(task)
-        self._require_ready()
+        await self._until_decisive()
         revision = await self._changer.decide(self._policy, caller, task, change, key)
         await self._work.outliving(
             self._changer.mint(lambda: self._policy, caller, task, revision),
@@ -313,19 +315,25 @@ class TaskService:
         A ledger that cannot be read is asked again until it can: what it lists lapses by the
         dead-man interval meanwhile, and nobody is told that a task of before does not exist.
         """
-        adopted = await self._replay()
-        self._register.complete()
-        self._recovered.set()
-        # What was taken up was decided by the policy and the authorities of before the restart.
-        self.adopt_policy(self._policy)
-        self.end_withdrawn(self._stands)
-        await self._recovery.record(adopted)
+        recalling = self._until_read(self._decider.recall)
+        recalled = asyncio.create_task(recalling, name="last hour")  # no task waits for that
+        try:
+            adopted = await self._until_read(self._recovery.take_up)
+            self._register.complete()
+            self._recovered.set()
+            # What was taken up was decided by the policy and the authorities of before the restart.
+            self.adopt_policy(self._policy)
+            self.end_withdrawn(self._stands)
+            await self._recovery.record(adopted)
+            await recalled
+        finally:
+            recalled.cancel()
 
-    async def _replay(self) -> Sequence[Task]:
+    async def _until_read(self, read: Callable[[], Awaitable[_Read]]) -> _Read:
         pause = FIRST_REPLAY_PAUSE_SECONDS
         while True:
             try:
-                return await self._recovery.take_up()
+                return await read()
             except Unavailable as error:
                 self._outside.log.warning("recovery_failed", code=error.code, reason=error.detail)
                 await asyncio.sleep(pause)
@@ -381,6 +389,13 @@ class TaskService:
             raise Unavailable(
                 Code.SHUTTING_DOWN, "the daemon is stopping", fix="repeat the request"
             )
+
+    async def _until_decisive(self) -> None:
+        """Return, with no `await` behind it, when the policy in force can be asked."""
+        self._require_ready()
+        await self._decider.recalled()
+        self._require_accepting()  # again: it may have been waited for
+        self._require_ready()
 
     def _require_ready(self) -> None:
         fix = "see `taskmint status` on the node"

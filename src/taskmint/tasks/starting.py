@@ -69,7 +69,7 @@ class Starter:
         task = await self._known(policy, caller, granted, key, fresh_id())
         with self._unless_refused(task):
             await self.gate.require_open(caller, granted, refused)
-        self.decider.granted(caller)
+        task.current.asked_by = self.decider.granted(caller)
         return task
 
     async def collect(self, policy: Policy, caller: Caller, waiting: Request) -> Task:
@@ -95,7 +95,7 @@ class Starter:
             await self.gate.require_open(caller, granted, refused)
             if not waiting.waits:  # cancelled, expired or voided while the hook was asked
                 raise waiting.is_over()
-        self.decider.granted(caller)
+        task.current.asked_by = self.decider.granted(caller)
         return task
 
     def _attempt(self, caller: Caller) -> None:
