@@ -36,8 +36,14 @@ class Signals:
     """Remembers the first signal that asks for an end, and tells whoever listens now."""
 
     def __init__(self) -> None:
-        self.asked_to_end: int | None = None
+        # Appended to in one step: a handler may run in the midst of another one.
+        self._endings: list[int] = []
         self._listener: Callable[[int], None] = self._before_the_command
+
+    @property
+    def asked_to_end(self) -> int | None:
+        """The first signal that asked for an end, if one has."""
+        return self._endings[0] if self._endings else None
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[int]:
@@ -66,7 +72,6 @@ class Signals:
 
         def call_off(number: int) -> None:
             if number in _ENDING:
-                self.asked_to_end = self.asked_to_end or number
                 raise CalledOff
 
         self._listener = call_off
@@ -93,13 +98,13 @@ class Signals:
             self._listener = _ignore
 
     def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if number in _ENDING:
+            self._endings.append(number)
         self._listener(number)
-        if self.asked_to_end is None and number in _ENDING:
-            self.asked_to_end = number
 
     def _before_the_command(self, number: int) -> None:
         # The first one is obeyed as soon as the daemon has answered, so that no task is left.
-        if self.asked_to_end is not None and number in _ENDING:
+        if number in _ENDING and len(self._endings) > 1:
             raise GivenUp
 
 
