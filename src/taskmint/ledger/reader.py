@@ -150,12 +150,14 @@ class LedgerReader:
     def scan(self, *, backwards: bool = False) -> Iterator[Row]:
         """Yield every row by the table alone, for a file whose indexes may be damaged."""
         order = "DESC" if backwards else "ASC"
-        for cells in self._fetch(f"{schema.SCAN_ROWS} {order}"):
-            yield _stored((*cells, None, None, None, None)).row
+        return self._by_table(f"{schema.SCAN_ROWS} {order}")
 
     def newest_of(self, events: Collection[str]) -> Iterator[Row]:
         """Yield the rows of these events, the newest first."""
-        for cells in self._fetch(schema.NEWEST_OF, (json.dumps([*events]),)):
+        return self._by_table(schema.NEWEST_OF, json.dumps([*events]))
+
+    def _by_table(self, statement: str, *values: str) -> Iterator[Row]:
+        for cells in self._fetch(statement, values):
             yield _stored((*cells, None, None, None, None)).row
 
     def handles_of(self, row: Row) -> ClearValue | None:
